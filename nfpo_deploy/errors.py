@@ -1,0 +1,27 @@
+"""Named failures of the robot runtime. Each message names the bad value, what was expected and the remedy."""
+
+from __future__ import annotations
+
+
+class NfpoError(Exception):
+    """Base of every error that the runtime raises on purpose."""
+
+
+class PolicyError(NfpoError):
+    """A policy file cannot be run: unreadable, missing metadata, or it does not fit the robot."""
+
+
+class ObservationError(NfpoError):
+    """An observation cannot be built: unknown term, wrong size or non-finite value."""
+
+
+class TransportError(NfpoError):
+    """The Unitree channel cannot be used: interface, DDS version, message size or checksum."""
+
+
+class SafetyError(NfpoError):
+    """The safety layer refuses a configuration or a request."""
+
+
+class GraphError(NfpoError):
+    """The node graph cannot be described or started."""

@@ -1,0 +1,282 @@
+"""Load and validate a robot folder: `robots/<name>/robot.yaml` into a frozen `RobotSpec`."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+ROBOTS_DIR = Path(__file__).resolve().parent
+SCHEMA = 1
+MESSAGE_FAMILIES = ("unitree_go", "unitree_hg")
+MOTOR_SLOTS = {"unitree_go": 20, "unitree_hg": 35}
+
+
+class RobotSpecError(ValueError):
+    """A robot folder is missing, malformed or self-contradictory; the message names the entry and the remedy."""
+
+
+@dataclass(frozen=True)
+class Gains:
+    """PD gains, one value for each joint: stiffness N·m/rad, damping N·m·s/rad, both (N,)."""
+
+    stiffness: np.ndarray
+    damping: np.ndarray
+
+
+@dataclass(frozen=True)
+class Foot:
+    """A foot: its MJCF site name and the indices (into joint order) of the chain from base to foot."""
+
+    name: str
+    joint_indices: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class LegGeometry:
+    """Three-joint leg, m. `hip` is |x|, |y|, z of the hip joint in base_link; the rest as in robot.yaml."""
+
+    hip: np.ndarray
+    hip_offset: float
+    thigh: float
+    calf: float
+    foot_offset_x: float
+    foot_radius: float
+
+
+@dataclass(frozen=True)
+class SafetyLimits:
+    """Thresholds of the safety layer, SI units; robot.yaml gives the reason for each."""
+
+    tilt: float
+    state_timeout: float
+    command_timeout: float
+    permit_timeout: float
+    operator_timeout: float
+    estimate_timeout: float
+    joint_velocity: float
+    joint_position_margin: float
+    torque_fraction: float
+    torque_duration: float
+    command_rate: float
+    motor_temperature: float
+    battery_soc: float
+    damp_ramp: float
+    damp_duration: float
+    stand_duration: float
+    sit_duration: float
+    start_pose_tolerance: float
+    blend_duration: float
+
+
+@dataclass(frozen=True)
+class RobotSpec:
+    """Everything the stack knows of a robot. Arrays are in joint order (SDK motor order), shape (N,), SI units."""
+
+    name: str
+    folder: Path
+    model_path: Path
+    message_family: str
+    motor_mode: int
+    joint_names: tuple[str, ...]
+    motor_index: np.ndarray
+    position_lower: np.ndarray
+    position_upper: np.ndarray
+    velocity_limit: np.ndarray
+    torque_limit: np.ndarray
+    armature: float
+    joint_damping: float
+    joint_friction: float
+    default_pose: np.ndarray
+    crouch_pose: np.ndarray
+    stand_gains: Gains
+    damp_gains: Gains
+    max_gains: Gains
+    imu_site: str
+    imu_position: np.ndarray
+    feet: tuple[Foot, ...]
+    leg_geometry: LegGeometry
+    base_mass: float
+    base_height: float
+    safety: SafetyLimits
+    sha256: str
+
+    @property
+    def num_joints(self) -> int:
+        return len(self.joint_names)
+
+    @property
+    def num_motor_slots(self) -> int:
+        return MOTOR_SLOTS[self.message_family]
+
+    @property
+    def joint_names_crc(self) -> int:
+        """CRC-32 of the joint names: messages carry it so that two joint orders never mix."""
+        return zlib.crc32(",".join(self.joint_names).encode())
+
+    @property
+    def model_sha256(self) -> str:
+        """sha256 of the MJCF file, stored in every policy trained on it."""
+        return hashlib.sha256(self.model_path.read_bytes()).hexdigest()
+
+
+def available_robots() -> list[str]:
+    """Names of the robot folders that hold a robot.yaml."""
+    return sorted(path.parent.name for path in ROBOTS_DIR.glob("*/robot.yaml"))
+
+
+def load_robot(name: str) -> RobotSpec:
+    """Load `robots/<name>/robot.yaml`.
+
+    Raises:
+        RobotSpecError: unknown name, bad YAML, missing or contradictory entries.
+    """
+    path = ROBOTS_DIR / name / "robot.yaml"
+    if not name or Path(name).name != name or not path.is_file():
+        raise RobotSpecError(f"unknown robot {name!r}; available: {', '.join(available_robots())}")
+    return load_robot_file(path)
+
+
+def load_robot_file(path: Path) -> RobotSpec:
+    """Load one robot.yaml; same errors as `load_robot`."""
+    raw = path.read_bytes()
+    try:
+        data = yaml.safe_load(raw)
+    except yaml.YAMLError as error:
+        raise RobotSpecError(f"{path}: not valid YAML: {error}") from error
+    if not isinstance(data, dict):
+        raise RobotSpecError(f"{path}: expected a mapping at the top, got {type(data).__name__}")
+    try:
+        return _build(data, path, hashlib.sha256(raw).hexdigest())
+    except KeyError as error:
+        raise RobotSpecError(f"{path}: missing entry {error.args[0]!r}") from error
+    except (TypeError, ValueError) as error:
+        raise RobotSpecError(f"{path}: {error}") from error
+
+
+def _build(data: dict[str, Any], path: Path, sha256: str) -> RobotSpec:
+    if data["schema"] != SCHEMA:
+        raise RobotSpecError(f"schema {data['schema']!r} is not supported; this version reads {SCHEMA}")
+    family = data["message_family"]
+    if family not in MESSAGE_FAMILIES:
+        raise RobotSpecError(f"message_family {family!r} is not one of {MESSAGE_FAMILIES}")
+    joints = data["joints"]
+    names = tuple(str(joint["name"]) for joint in joints)
+    if len(set(names)) != len(names):
+        raise RobotSpecError(f"duplicate joint names in {names}")
+    n = len(names)
+    motors = np.array([joint["motor"] for joint in joints], dtype=np.int64)
+    if len(set(motors.tolist())) != n or motors.min() < 0 or motors.max() >= MOTOR_SLOTS[family]:
+        raise RobotSpecError(f"motor indices {motors.tolist()} must be distinct and in 0..{MOTOR_SLOTS[family] - 1}")
+    lower = _vector([joint["position"][0] for joint in joints], n, "joints.position")
+    upper = _vector([joint["position"][1] for joint in joints], n, "joints.position")
+    if np.any(lower >= upper):
+        raise RobotSpecError(f"position range is empty for {names[int(np.argmax(lower >= upper))]}")
+    poses = {key: _pose(data["poses"][key], names, lower, upper, key) for key in ("default", "crouch")}
+    gains = {key: _gains(data["gains"][key], n, key) for key in ("stand", "damp", "max")}
+    dynamics = data["joint_dynamics"]
+    model_path = path.parent / data["model"]
+    if not model_path.is_file():
+        raise RobotSpecError(f"model file {model_path} does not exist")
+    return RobotSpec(
+        name=str(data["name"]),
+        folder=path.parent,
+        model_path=model_path,
+        message_family=family,
+        motor_mode=int(data["motor_mode"]),
+        joint_names=names,
+        motor_index=_frozen(motors),
+        position_lower=lower,
+        position_upper=upper,
+        velocity_limit=_positive([joint["velocity"] for joint in joints], n, "joints.velocity"),
+        torque_limit=_positive([joint["torque"] for joint in joints], n, "joints.torque"),
+        armature=float(dynamics["armature"]),
+        joint_damping=float(dynamics["damping"]),
+        joint_friction=float(dynamics["friction"]),
+        default_pose=poses["default"],
+        crouch_pose=poses["crouch"],
+        stand_gains=gains["stand"],
+        damp_gains=gains["damp"],
+        max_gains=gains["max"],
+        imu_site=str(data["imu"]["site"]),
+        imu_position=_vector(data["imu"]["position"], 3, "imu.position"),
+        feet=tuple(_foot(foot, names) for foot in data["feet"]),
+        leg_geometry=_leg_geometry(data["leg_geometry"]),
+        base_mass=float(data["base"]["mass"]),
+        base_height=float(data["base"]["height"]),
+        safety=_safety(data["safety"]),
+        sha256=sha256,
+    )
+
+
+def _frozen(array: np.ndarray) -> np.ndarray:
+    array.setflags(write=False)
+    return array
+
+
+def _vector(values: Any, n: int, what: str) -> np.ndarray:
+    array = np.array(values, dtype=np.float64)
+    if array.shape != (n,) or not np.all(np.isfinite(array)):
+        raise RobotSpecError(f"{what}: expected {n} finite numbers, got {values!r}")
+    return _frozen(array)
+
+
+def _positive(values: Any, n: int, what: str) -> np.ndarray:
+    array = _vector(values, n, what)
+    if np.any(array <= 0):
+        raise RobotSpecError(f"{what}: every value must be above zero, got {values!r}")
+    return array
+
+
+def _pose(values: Any, names: tuple[str, ...], lower: np.ndarray, upper: np.ndarray, key: str) -> np.ndarray:
+    pose = _vector(values, len(names), f"poses.{key}")
+    bad = (pose < lower) | (pose > upper)
+    if np.any(bad):
+        i = int(np.argmax(bad))
+        raise RobotSpecError(f"poses.{key}: {names[i]} = {pose[i]} lies outside [{lower[i]}, {upper[i]}]")
+    return pose
+
+
+def _gains(data: dict[str, Any], n: int, key: str) -> Gains:
+    arrays = {}
+    for part in ("stiffness", "damping"):
+        value = data[part]
+        arrays[part] = _vector(value if isinstance(value, list) else [value] * n, n, f"gains.{key}.{part}")
+        if np.any(arrays[part] < 0):
+            raise RobotSpecError(f"gains.{key}.{part}: negative gain in {value!r}")
+    if key != "max" and np.any(arrays["damping"] == 0):
+        raise RobotSpecError(f"gains.{key}.damping: every joint needs damping above zero")
+    return Gains(arrays["stiffness"], arrays["damping"])
+
+
+def _foot(data: dict[str, Any], names: tuple[str, ...]) -> Foot:
+    unknown = [joint for joint in data["joints"] if joint not in names]
+    if unknown:
+        raise RobotSpecError(f"foot {data['name']!r} names unknown joints {unknown}; known: {list(names)}")
+    return Foot(str(data["name"]), tuple(names.index(joint) for joint in data["joints"]))
+
+
+def _leg_geometry(data: dict[str, Any]) -> LegGeometry:
+    return LegGeometry(
+        hip=_vector(data["hip"], 3, "leg_geometry.hip"),
+        **{key: float(data[key]) for key in ("hip_offset", "thigh", "calf", "foot_offset_x", "foot_radius")},
+    )
+
+
+def _safety(data: dict[str, Any]) -> SafetyLimits:
+    fields = SafetyLimits.__dataclass_fields__
+    unknown = sorted(set(data) - set(fields))
+    if unknown:
+        raise RobotSpecError(f"safety: unknown entries {unknown}; known: {sorted(fields)}")
+    values = {key: float(data[key]) for key in fields}
+    for key, value in values.items():
+        # Zero or negative would switch a protection off, which no configuration may do.
+        if not math.isfinite(value) or value <= 0:
+            raise RobotSpecError(f"safety.{key}: must be a finite number above zero, got {value}")
+    return SafetyLimits(**values)
