@@ -1,0 +1,26 @@
+# Source this file to work in the project's environment:  source scripts/env.sh
+# It puts the virtual environment first and adds the built ROS 2 packages of ros2_ws.
+
+_nfpo_root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+export NFPO_VENV="${NFPO_VENV:-$_nfpo_root/.venv}"
+
+# A sourced ROS installation brings an rclpy of another release, which must not mix with the wheels' one.
+unset PYTHONPATH PYTHONHOME AMENT_PREFIX_PATH COLCON_PREFIX_PATH CMAKE_PREFIX_PATH
+export VIRTUAL_ENV="$NFPO_VENV"
+case ":$PATH:" in
+  *":$NFPO_VENV/bin:"*) ;;
+  *) export PATH="$NFPO_VENV/bin:$PATH" ;;
+esac
+
+if [ -f "$_nfpo_root/ros2_ws/install/local_setup.bash" ]; then
+  # colcon's scripts read variables that may be unset.
+  case $- in *u*) _nfpo_nounset=1; set +u ;; *) _nfpo_nounset=0 ;; esac
+  . "$_nfpo_root/ros2_ws/install/local_setup.bash"
+  [ "$_nfpo_nounset" = 1 ] && set -u
+  unset _nfpo_nounset
+fi
+
+# ROS 2 traffic stays on this host unless the user says otherwise.
+export ROS_AUTOMATIC_DISCOVERY_RANGE="${ROS_AUTOMATIC_DISCOVERY_RANGE:-LOCALHOST}"
+export RMW_IMPLEMENTATION="${RMW_IMPLEMENTATION:-rmw_fastrtps_cpp}"
+unset _nfpo_root
