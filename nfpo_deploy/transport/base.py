@@ -1,0 +1,58 @@
+"""The boundary between the stack and a robot: one state in, one command out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from nfpo_deploy.types import MotorCommand, RobotState
+
+
+@dataclass(frozen=True)
+class TransportStatistics:
+    """Counters since the transport was opened."""
+
+    lowstate_count: int
+    """Valid states received, returned or overtaken by a newer one."""
+    crc_errors: int
+    """States dropped because the checksum did not match."""
+    lost: int
+    """States that never arrived, judged by gaps in the robot's tick."""
+    malformed: int
+    """States dropped for a wrong size, encoding, non-finite value or non-unit quaternion."""
+    lowcmd_count: int
+    """Commands written."""
+
+
+class Transport(Protocol):
+    """A channel to one robot. Not thread-safe: one thread reads and writes."""
+
+    def read_state(self) -> RobotState | None:
+        """Newest valid state that was not returned before; None where nothing new came. Never blocks.
+
+        `received_ns` is CLOCK_MONOTONIC when the message was taken, hence late by at most one polling period.
+        """
+        ...
+
+    def write_command(self, cmd: MotorCommand) -> None:
+        """Send one command, arrays (N,) in joint order, SI units.
+
+        Raises:
+            TransportError: wrong shape or a non-finite value (nothing is sent), or the channel failed.
+        """
+        ...
+
+    def release_mode(self, timeout_s: float) -> str:
+        """Release the robot's built-in controller and return its name, "" where none was active.
+
+        Raises:
+            TransportError: no answer or still not released after `timeout_s` seconds; `timeout_s` not above zero.
+        """
+        ...
+
+    @property
+    def statistics(self) -> TransportStatistics: ...
+
+    def close(self) -> None:
+        """Leave the channel; calling it twice is harmless."""
+        ...

@@ -1,0 +1,212 @@
+"""Raw DDS channels: bytes in, bytes out, on one named network interface.
+
+Samples pass as CDR bytes through the reader and writer of the C library, so nothing is deserialised field by field.
+QoS is that of Unitree's SDK: writers reliable (100 ms), readers best effort, volatile.
+"""
+
+from __future__ import annotations
+
+import socket
+import threading
+from dataclasses import dataclass
+from typing import Any
+
+from nfpo_deploy.errors import TransportError
+from nfpo_deploy.transport.dds_version import require_supported_dds
+
+_CONFIG = """<CycloneDDS><Domain Id="any">
+<General><Interfaces>
+<NetworkInterface name="{interface}" priority="default" multicast="default"/>
+</Interfaces></General>
+</Domain></CycloneDDS>"""
+READER_DEPTH = 8
+"""Samples kept between two reads: enough to count what came while the reader slept for a few periods."""
+
+_lock = threading.Lock()
+_domains: dict[int, _OpenDomain] = {}
+
+
+@dataclass
+class _OpenDomain:
+    interface: str
+    domain: Any
+    users: int
+
+
+def check_interface(interface: str) -> None:
+    """Raise TransportError, listing the interfaces that exist, unless `interface` is one of them."""
+    names = [name for _, name in socket.if_nameindex()]
+    if interface not in names:
+        given = f"network interface {interface!r} does not exist" if interface else "no network interface was given"
+        raise TransportError(
+            f"{given}; existing interfaces: {', '.join(names)}. Name the one that is wired to the robot, or lo for "
+            "the simulated robot on this computer"
+        )
+
+
+class DdsParticipant:
+    """One participant in a Unitree domain, with its readers and writers.
+
+    Within a process, participants of one domain share its configuration and thus its interface.
+
+    Raises:
+        TransportError: Cyclone DDS of the wrong version, unknown interface, domain id out of 0..232, domain already
+            open on another interface, or a failure of DDS itself.
+    """
+
+    def __init__(self, interface: str, domain_id: int = 0) -> None:
+        require_supported_dds()
+        check_interface(interface)
+        # 232 is the largest id whose ports fit into 16 bits (DDSI-RTPS 2.5, 9.6.2.3).
+        if not 0 <= domain_id <= 232:
+            raise TransportError(f"DDS domain id must be in 0..232, got {domain_id}; a Unitree robot uses 0")
+        from cyclonedds.domain import DomainParticipant
+
+        self.interface = interface
+        self.domain_id = domain_id
+        self._entities: list[Any] = []
+        _acquire_domain(interface, domain_id)
+        try:
+            self._participant: Any = _guard("join the DDS domain", DomainParticipant, domain_id)
+        except TransportError:
+            _release_domain(domain_id)
+            raise
+
+    def writer(self, topic: str, data_type: type) -> RawWriter:
+        """Reliable writer of `topic`, history depth 1."""
+        from cyclonedds.pub import DataWriter
+
+        entity = _guard(f"create a writer of {topic}", DataWriter, self._participant, self._topic(topic, data_type))
+        self._entities.append(entity)
+        return RawWriter(topic, entity)
+
+    def reader(self, topic: str, data_type: type, depth: int = READER_DEPTH) -> RawReader:
+        """Best-effort reader of `topic` that keeps the newest `depth` samples."""
+        from cyclonedds.qos import Policy, Qos
+        from cyclonedds.sub import DataReader
+
+        qos = Qos(Policy.Reliability.BestEffort, Policy.History.KeepLast(depth))
+        entity = _guard(
+            f"create a reader of {topic}", DataReader, self._participant, self._topic(topic, data_type), qos
+        )
+        self._entities.append(entity)
+        return RawReader(topic, entity, depth)
+
+    def close(self) -> None:
+        """Leave the domain; readers and writers made here become unusable."""
+        if self._participant is None:
+            return
+        for entity in (*reversed(self._entities), self._participant):
+            _delete(entity)
+        self._entities.clear()
+        self._participant = None
+        _release_domain(self.domain_id)
+
+    def _topic(self, name: str, data_type: type) -> Any:
+        from cyclonedds.topic import Topic
+
+        if self._participant is None:
+            raise TransportError(f"cannot open topic {name}: this participant is closed")
+        topic = _guard(f"create topic {name}", Topic, self._participant, name, data_type)
+        self._entities.append(topic)
+        return topic
+
+
+class RawWriter:
+    """Writes CDR samples (encapsulation header included, a multiple of 4 bytes)."""
+
+    def __init__(self, topic: str, entity: Any) -> None:
+        from cyclonedds._clayer import ddspy_write
+
+        self.topic = topic
+        self.entity = entity
+        self._write = ddspy_write
+
+    def write(self, sample: bytes) -> None:
+        """Send one sample; TransportError where DDS refuses it."""
+        code = self._write(self.entity._ref, sample)
+        if code < 0:
+            raise TransportError(f"writing {self.topic} failed with DDS code {code}")
+
+    def write_message(self, message: Any) -> None:
+        """Send an IDL object of this topic's type."""
+        self.entity.write(message)
+
+    @property
+    def matched(self) -> int:
+        """How many readers receive this writer's samples now."""
+        return _matched(self.entity, "dds_get_matched_subscriptions")
+
+
+class RawReader:
+    """Takes CDR samples, oldest first; never blocks."""
+
+    def __init__(self, topic: str, entity: Any, depth: int) -> None:
+        from cyclonedds._clayer import ddspy_take
+
+        self.topic = topic
+        self.entity = entity
+        self.depth = depth
+        self._take = ddspy_take
+
+    def take(self) -> list[bytes]:
+        """All samples since the last call, at most the newest `depth`; TransportError where DDS fails."""
+        samples = self._take(self.entity._ref, self.depth)
+        if isinstance(samples, int):
+            raise TransportError(f"reading {self.topic} failed with DDS code {samples}")
+        return [data for data, info in samples if info.valid_data]
+
+    @property
+    def matched(self) -> int:
+        """How many writers send to this reader now."""
+        return _matched(self.entity, "dds_get_matched_publications")
+
+
+def _guard(action: str, function: Any, *args: Any) -> Any:
+    from cyclonedds.core import DDSException
+
+    try:
+        return function(*args)
+    except DDSException as error:
+        raise TransportError(f"cannot {action}: {error}") from error
+
+
+def _matched(entity: Any, function: str) -> int:
+    from cyclonedds.internal import DDS
+
+    return max(0, getattr(DDS._dll_handle, function)(entity._ref, None, 0))
+
+
+def _acquire_domain(interface: str, domain_id: int) -> None:
+    from cyclonedds.domain import Domain
+
+    with _lock:
+        opened = _domains.get(domain_id)
+        if opened is None:
+            domain = _guard(
+                f"open DDS domain {domain_id} on {interface} (is it in use in this process already?)",
+                Domain, domain_id, _CONFIG.format(interface=interface),
+            )  # fmt: skip
+            _domains[domain_id] = _OpenDomain(interface, domain, 1)
+        elif opened.interface != interface:
+            raise TransportError(
+                f"DDS domain {domain_id} is already open on interface {opened.interface!r} in this process, cannot "
+                f"open it on {interface!r}; close the other transport first"
+            )
+        else:
+            opened.users += 1
+
+
+def _release_domain(domain_id: int) -> None:
+    with _lock:
+        opened = _domains[domain_id]
+        opened.users -= 1
+        if opened.users == 0:
+            del _domains[domain_id]
+            _delete(opened.domain)
+
+
+def _delete(entity: Any) -> None:
+    # The package deletes an entity when its Python object is collected; leaving must not wait for that. Called a
+    # second time, by the collector, it does nothing.
+    entity.__del__()

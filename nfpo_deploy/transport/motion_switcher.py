@@ -1,0 +1,60 @@
+"""Unitree's motion switcher: which built-in controller runs, release it, select one.
+
+Low-level commands must wait until no built-in controller is active, or two sources fight over the motors.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+
+from nfpo_deploy.errors import TransportError
+from nfpo_deploy.transport.dds import DdsParticipant
+from nfpo_deploy.transport.rpc import RpcClient
+
+SERVICE = "motion_switcher"
+CHECK_MODE = 1001
+SELECT_MODE = 1002
+RELEASE_MODE = 1003
+_RELEASE_PERIOD_S = 0.2
+
+
+class MotionSwitcherClient:
+    """Client of the robot's motion switcher; all methods block up to `timeout_s` seconds.
+
+    Every method raises TransportError: no answer in time, an error code, or a malformed answer.
+    """
+
+    def __init__(self, participant: DdsParticipant) -> None:
+        self._rpc = RpcClient(participant, SERVICE)
+
+    def check_mode(self, timeout_s: float) -> str:
+        """Name of the active built-in controller, "" if none."""
+        data = self._call(CHECK_MODE, {}, timeout_s)
+        try:
+            return str(json.loads(data)["name"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise TransportError(f"motion switcher answered {data!r}, expected JSON with a 'name'") from error
+
+    def select_mode(self, name: str, timeout_s: float) -> None:
+        """Start a built-in controller: "ai", "normal" or "advanced", as far as the robot has it."""
+        self._call(SELECT_MODE, {"name": name}, timeout_s)
+
+    def release_mode(self, timeout_s: float) -> str:
+        """Release whatever is active, confirm it, and return the name of what was active ("" if nothing was)."""
+        deadline = time.monotonic() + timeout_s
+        active = first = self.check_mode(timeout_s)
+        while active:
+            if time.monotonic() >= deadline:
+                raise TransportError(f"built-in controller {active!r} was not released within {timeout_s} s")
+            self._call(RELEASE_MODE, {}, timeout_s)
+            active = self.check_mode(timeout_s)
+            if active:
+                time.sleep(_RELEASE_PERIOD_S)
+        return first
+
+    def _call(self, api_id: int, parameter: dict, timeout_s: float) -> str:
+        code, data = self._rpc.call(api_id, json.dumps(parameter), timeout_s)
+        if code != 0:
+            raise TransportError(f"motion switcher refused request {api_id} {parameter} with code {code}")
+        return data
