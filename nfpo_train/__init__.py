@@ -1,0 +1,1 @@
+"""Training half of nfpo: normalizing-flow policies with PPO, environments and ONNX export."""

@@ -1,0 +1,1 @@
+"""Vectorised training environments that implement rsl_rl's `VecEnv`."""
