@@ -15,6 +15,10 @@ class ObservationError(NfpoError):
     """An observation cannot be built: unknown term, wrong size or non-finite value."""
 
 
+class EstimatorError(NfpoError):
+    """No estimate can be made: a sensor value is non-finite or impossible, or the legs are not supported."""
+
+
 class TransportError(NfpoError):
     """The Unitree channel cannot be used: interface, DDS version, message size or checksum."""
 

@@ -16,6 +16,7 @@ ROBOTS_DIR = Path(__file__).resolve().parent
 SCHEMA = 1
 MESSAGE_FAMILIES = ("unitree_go", "unitree_hg")
 MOTOR_SLOTS = {"unitree_go": 20, "unitree_hg": 35}
+FOOT_SIGNS = {"end": {"front": 1, "rear": -1}, "side": {"left": 1, "right": -1}}
 
 
 class RobotSpecError(ValueError):
@@ -32,10 +33,15 @@ class Gains:
 
 @dataclass(frozen=True)
 class Foot:
-    """A foot: its MJCF site name and the indices (into joint order) of the chain from base to foot."""
+    """A foot: its MJCF site name and the indices (into joint order) of the chain from base to foot.
+
+    Signs of its place in base_link: `end` +1 front, -1 rear (x); `side` +1 left, -1 right (y).
+    """
 
     name: str
     joint_indices: tuple[int, ...]
+    end: int
+    side: int
 
 
 @dataclass(frozen=True)
@@ -58,20 +64,32 @@ class SafetyLimits:
     state_timeout: float
     command_timeout: float
     permit_timeout: float
+    bridge_status_timeout: float
     operator_timeout: float
+    operator_abandon: float
     estimate_timeout: float
+    estimate_std: float
+    observation_timeout: float
     joint_velocity: float
     joint_position_margin: float
+    joint_trip_duration: float
     torque_fraction: float
     torque_duration: float
     command_rate: float
     motor_temperature: float
+    motor_temperature_warning: float
     battery_soc: float
+    battery_soc_warning: float
+    rate_warning: float
+    rate_stop: float
     damp_ramp: float
     damp_duration: float
     stand_duration: float
     sit_duration: float
+    settle_duration: float
     start_pose_tolerance: float
+    pose_tolerance: float
+    pose_timeout: float
     blend_duration: float
 
 
@@ -259,7 +277,11 @@ def _foot(data: dict[str, Any], names: tuple[str, ...]) -> Foot:
     unknown = [joint for joint in data["joints"] if joint not in names]
     if unknown:
         raise RobotSpecError(f"foot {data['name']!r} names unknown joints {unknown}; known: {list(names)}")
-    return Foot(str(data["name"]), tuple(names.index(joint) for joint in data["joints"]))
+    for key, signs in FOOT_SIGNS.items():
+        if data[key] not in signs:
+            raise RobotSpecError(f"foot {data['name']!r}: {key} {data[key]!r} is not one of {list(signs)}")
+    chain = tuple(names.index(joint) for joint in data["joints"])
+    return Foot(str(data["name"]), chain, FOOT_SIGNS["end"][data["end"]], FOOT_SIGNS["side"][data["side"]])
 
 
 def _leg_geometry(data: dict[str, Any]) -> LegGeometry:
