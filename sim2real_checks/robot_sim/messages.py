@@ -1,0 +1,172 @@
+"""Fill Unitree's messages from the simulated body."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+
+import numpy as np
+
+from nfpo_deploy.transport.codec import GO_LOW_STATE, GO_SPORT_MODE_STATE, GO_WIRELESS_CONTROLLER
+from robots.loader import RobotSpec
+from sim2real_checks.robot_sim.config import SensorNoise, SimConfig
+from sim2real_checks.robot_sim.motors import MotorBank
+from sim2real_checks.robot_sim.plant import Plant, Truth
+from sim2real_checks.robot_sim.remote import Remote
+
+BOOT_TICK_MS = 1000
+"""Tick when the simulation starts: a robot has been on for a while, and some clients take tick 0 for "no data"."""
+# Go2's battery: 8 lithium cells in series, 28.8 V nominal (Unitree's data sheet). The straight line from empty to
+# full is a rough stand-in for the discharge curve.
+_CELLS = 8
+_CELL_EMPTY, _CELL_FULL = 3.2, 4.2
+_IDLE_CURRENT = 1.5
+_BOARD_TEMPERATURE = 40
+
+
+class LowStateBuilder:
+    """Makes LowState samples: measured values with noise, delayed by the configured latency."""
+
+    def __init__(self, spec: RobotSpec, config: SimConfig, plant: Plant, motors: MotorBank) -> None:
+        self._plant = plant
+        self._motors = motors
+        self._motor_index = spec.motor_index
+        self._num_feet = len(spec.feet)
+        self._noise = config.noise
+        self._random = np.random.default_rng(config.seed)
+        self._delayed: deque[tuple[float, np.ndarray]] = deque()
+        self._latency = config.sensor_latency
+        self._record = GO_LOW_STATE.new()
+        self._fill_constants(spec, config)
+
+    def build(self, remote: Remote) -> bytes | None:
+        """CDR sample of what the robot sends now; None while the first one is still under way."""
+        self._measure(remote)
+        if self._latency == 0.0:
+            return GO_LOW_STATE.encode(self._record)
+        now = self._plant.time
+        self._delayed.append((now, self._record.copy()))
+        sample = None
+        while self._delayed and self._delayed[0][0] <= now - self._latency + 1e-9:
+            sample = self._delayed.popleft()[1]
+        return None if sample is None else GO_LOW_STATE.encode(sample)
+
+    def _measure(self, remote: Remote) -> None:
+        record, plant, motors = self._record, self._plant, self._motors
+        record["tick"] = BOOT_TICK_MS + round(plant.time * 1000)
+        self._measure_imu(record["imu_state"])
+        dq = plant.dq
+        slots = record["motor_state"]
+        n = len(dq)
+        slots["q"][self._motor_index] = plant.q + self._noise_of(self._noise.q, n)
+        slots["dq"][self._motor_index] = dq + self._noise_of(self._noise.dq, n)
+        slots["ddq"][self._motor_index] = plant.ddq
+        slots["tau_est"][self._motor_index] = motors.torque + self._noise_of(self._noise.tau, n)
+        slots["temperature"][self._motor_index] = motors.temperature
+        force = np.clip(plant.foot_force(), 0, 32767)
+        record["foot_force"][: self._num_feet] = force
+        record["foot_force_est"][: self._num_feet] = force
+        record["wireless_remote"] = np.frombuffer(remote.to_bytes(), dtype=np.uint8)
+        current = _IDLE_CURRENT + max(0.0, float(motors.torque @ dq)) / self._voltage
+        record["power_a"] = current
+        record["bms_state"]["current"] = -round(current * 1000)
+        record["crc"] = GO_LOW_STATE.crc(record)
+
+    def _measure_imu(self, imu: np.ndarray) -> None:
+        quat, gyro, acc = self._plant.imu()
+        if self._noise.orientation:
+            quat = _small_rotation(quat, self._noise_of(self._noise.orientation, 3))
+        imu["quaternion"] = quat
+        imu["gyroscope"] = gyro + self._noise_of(self._noise.gyro, 3)
+        imu["accelerometer"] = acc + self._noise_of(self._noise.accel, 3)
+        imu["rpy"] = roll_pitch_yaw(quat)
+
+    def _noise_of(self, deviation: float, n: int) -> np.ndarray | float:
+        return self._random.normal(0.0, deviation, n) if deviation else 0.0
+
+    def _fill_constants(self, spec: RobotSpec, config: SimConfig) -> None:
+        record = self._record
+        record["head"] = (0xFE, 0xEF)
+        record["level_flag"] = 0xFF
+        record["imu_state"]["temperature"] = _BOARD_TEMPERATURE
+        record["motor_state"]["mode"][self._motor_index] = spec.motor_mode
+        cell = _CELL_EMPTY + (_CELL_FULL - _CELL_EMPTY) * config.battery_soc / 100
+        self._voltage = _CELLS * cell
+        record["power_v"] = self._voltage
+        bms = record["bms_state"]
+        bms["soc"] = config.battery_soc
+        bms["cell_vol"][:_CELLS] = round(cell * 1000)
+        bms["bq_ntc"] = bms["mcu_ntc"] = 30
+        record["temperature_ntc1"] = record["temperature_ntc2"] = _BOARD_TEMPERATURE
+
+
+class SportStateBuilder:
+    """Makes SportModeState samples: ground truth in the world frame, as the robots send their own estimate."""
+
+    def __init__(self, spec: RobotSpec, plant: Plant) -> None:
+        self._plant = plant
+        self._legs = 3 * min(4, len(spec.feet))
+        self._last_feet: np.ndarray | None = None
+        self._last_time = 0.0
+        self._record = GO_SPORT_MODE_STATE.new()
+
+    def build(self, truth: Truth, mode: int) -> bytes:
+        """CDR sample; `mode` as Unitree numbers them (0 idle, 1 balance stand, 5 lie down, 7 damping)."""
+        record = self._record
+        seconds = BOOT_TICK_MS / 1000 + truth.time
+        record["stamp"]["sec"] = int(seconds)
+        record["stamp"]["nanosec"] = round((seconds - int(seconds)) * 1e9)
+        record["mode"] = mode
+        record["position"] = truth.position_w
+        record["velocity"] = truth.lin_vel_w
+        record["body_height"] = truth.position_w[2]
+        record["yaw_speed"] = _yaw_rate(truth)
+        imu = record["imu_state"]
+        imu["quaternion"] = truth.quat_wxyz
+        imu["gyroscope"] = truth.ang_vel_b
+        imu["accelerometer"] = self._plant.imu()[2]
+        imu["rpy"] = roll_pitch_yaw(truth.quat_wxyz)
+        force = np.clip(self._plant.foot_force(), 0, 32767)[:4]
+        record["foot_force"][: len(force)] = force
+        self._fill_feet(record, truth.time)
+        return GO_SPORT_MODE_STATE.encode(record)
+
+    def _fill_feet(self, record: np.ndarray, time: float) -> None:
+        feet = self._plant.foot_positions().ravel()[: self._legs]
+        record["foot_position_body"][: self._legs] = feet
+        if self._last_feet is not None and time > self._last_time:
+            record["foot_speed_body"][: self._legs] = (feet - self._last_feet) / (time - self._last_time)
+        self._last_feet, self._last_time = feet, time
+
+
+def wireless_controller(remote: Remote) -> bytes:
+    """CDR sample of rt/wirelesscontroller."""
+    record = GO_WIRELESS_CONTROLLER.new()
+    for name in ("lx", "ly", "rx", "ry", "keys"):
+        record[name] = getattr(remote, name)
+    return GO_WIRELESS_CONTROLLER.encode(record)
+
+
+def roll_pitch_yaw(quat: np.ndarray) -> tuple[float, float, float]:
+    """Intrinsic z-y'-x'' angles (yaw, pitch, roll applied in this order) of a wxyz quaternion, rad."""
+    w, x, y, z = (float(value) for value in quat)
+    roll = math.atan2(2 * (w * x + y * z), 1 - 2 * (x * x + y * y))
+    pitch = math.asin(max(-1.0, min(1.0, 2 * (w * y - z * x))))
+    yaw = math.atan2(2 * (w * z + x * y), 1 - 2 * (y * y + z * z))
+    return roll, pitch, yaw
+
+
+def _yaw_rate(truth: Truth) -> float:
+    """World z component of the angular velocity, rad/s: third row of the rotation matrix times omega."""
+    w, x, y, z = (float(value) for value in truth.quat_wxyz)
+    row = (2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y))
+    return sum(a * float(b) for a, b in zip(row, truth.ang_vel_b, strict=True))
+
+
+def _small_rotation(quat: np.ndarray, angle: np.ndarray | float) -> np.ndarray:
+    """`quat` turned by the small rotation vector `angle` (3,) rad in its own frame, normalised."""
+    w, x, y, z = quat
+    a, b, c = np.broadcast_to(np.asarray(angle) / 2, (3,))
+    turned = np.array([w - x * a - y * b - z * c, x + w * a + y * c - z * b,
+                       y + w * b + z * a - x * c, z + w * c + x * b - y * a])  # fmt: skip
+    return turned / np.sqrt(turned @ turned)

@@ -1,0 +1,149 @@
+"""The simulated body: MuJoCo model and state, addressed in the robot spec's joint order."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import mujoco
+import numpy as np
+
+from robots import mjcf
+from robots.loader import RobotSpec
+from sim2real_checks.robot_sim.config import SimConfig
+
+SETTLE_S = 1.0
+_SETTLE_STIFFNESS = 60.0
+_SETTLE_DAMPING = 5.0
+_LOWERING_STEP = 0.002
+
+
+@dataclass(frozen=True)
+class Truth:
+    """What is really so at one moment. Positions and linear velocity in the world frame, SI units.
+
+    `quat_wxyz` turns base_link into world; `ang_vel_b` is in base_link; joints in joint order.
+    """
+
+    time: float
+    position_w: np.ndarray
+    quat_wxyz: np.ndarray
+    lin_vel_w: np.ndarray
+    ang_vel_b: np.ndarray
+    q: np.ndarray
+    dq: np.ndarray
+
+
+class Plant:
+    """One robot on a floor. Each step is `begin()` (quantities of the current state), then `finish(torque)`."""
+
+    def __init__(self, spec: RobotSpec, config: SimConfig) -> None:
+        self.model = mjcf.build_model(
+            spec.name, collision="full", timestep=config.timestep, actuators="torque",
+            foot_friction=config.foot_friction,
+        )  # fmt: skip
+        self.data = mujoco.MjData(self.model)
+        model = self.model
+        joints = [model.joint(name) for name in spec.joint_names]
+        by_joint = {int(model.actuator_trnid[i, 0]): i for i in range(model.nu)}
+        self._qpos = np.array([joint.qposadr[0] for joint in joints])
+        self._qvel = np.array([joint.dofadr[0] for joint in joints])
+        self._ctrl = np.array([by_joint[joint.id] for joint in joints])
+        self._base = int(model.body_rootid[model.jnt_bodyid[joints[0].id]])
+        self._sensors = {
+            name: slice(int(model.sensor(name).adr[0]), int(model.sensor(name).adr[0] + model.sensor(name).dim[0]))
+            for name in (f"{spec.imu_site}_{part}" for part in ("quat", "gyro", "acc"))
+        }
+        self._imu = spec.imu_site
+        self._touch = np.array([model.sensor(f"{foot.name.removesuffix('_foot')}_touch").adr[0] for foot in spec.feet])
+        self._foot_sites = np.array([model.site(foot.name).id for foot in spec.feet])
+        self._add_payload(config.payload)
+        self._settle(spec, config)
+
+    @property
+    def time(self) -> float:
+        return self.data.time
+
+    @property
+    def q(self) -> np.ndarray:
+        """(N,) rad, a copy."""
+        return self.data.qpos[self._qpos]
+
+    @property
+    def dq(self) -> np.ndarray:
+        """(N,) rad/s, a copy."""
+        return self.data.qvel[self._qvel]
+
+    @property
+    def ddq(self) -> np.ndarray:
+        """(N,) rad/s² of the last step."""
+        return self.data.qacc[self._qvel]
+
+    def imu(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Quaternion wxyz, gyro rad/s and accelerometer m/s² (the last step's) in the IMU's frame, copies."""
+        values = self.data.sensordata
+        quat, gyro, acc = (values[self._sensors[f"{self._imu}_{part}"]].copy() for part in ("quat", "gyro", "acc"))
+        return quat, gyro, acc
+
+    def foot_force(self) -> np.ndarray:
+        """(F,) N, normal force on each foot."""
+        return self.data.sensordata[self._touch]
+
+    def foot_positions(self) -> np.ndarray:
+        """(F, 3) m, foot centres relative to base_link, in base_link."""
+        rotation = self.data.xmat[self._base].reshape(3, 3)
+        return (self.data.site_xpos[self._foot_sites] - self.data.xpos[self._base]) @ rotation
+
+    def truth(self) -> Truth:
+        """The current state, copied."""
+        qpos, qvel = self.data.qpos, self.data.qvel
+        return Truth(
+            self.data.time, qpos[:3].copy(), qpos[3:7].copy(), qvel[:3].copy(), qvel[3:6].copy(), self.q, self.dq
+        )  # fmt: skip
+
+    def begin(self) -> None:
+        """Compute everything that depends on the current position and velocity."""
+        mujoco.mj_step1(self.model, self.data)
+
+    def finish(self, torque: np.ndarray) -> None:
+        """Apply joint torques, N·m in joint order, and advance one step."""
+        self.data.ctrl[self._ctrl] = torque
+        mujoco.mj_step2(self.model, self.data)
+
+    def push(self, vx: float, vy: float) -> None:
+        """Add to the base's velocity, m/s in the world frame."""
+        self.data.qvel[:2] += (vx, vy)
+
+    def _add_payload(self, mass: float) -> None:
+        body_mass = self.model.body_mass[self._base]
+        if body_mass + mass <= 0:
+            raise ValueError(f"payload {mass} kg would leave the base with {body_mass + mass:.2f} kg; it has {body_mass}")
+        # At the centre of mass and of the base's own shape: inertia grows with mass.
+        self.model.body_inertia[self._base] *= (body_mass + mass) / body_mass
+        self.model.body_mass[self._base] += mass
+        mujoco.mj_setConst(self.model, self.data)
+
+    def _settle(self, spec: RobotSpec, config: SimConfig) -> None:
+        """Drop the robot from just above the floor in its first pose and let it come to rest."""
+        pose = spec.crouch_pose if config.initial_pose == "crouch" else spec.default_pose
+        mujoco.mj_resetData(self.model, self.data)
+        self.data.qpos[3:7] = (1.0, 0.0, 0.0, 0.0)
+        self.data.qpos[self._qpos] = pose
+        self._put_on_floor(2 * spec.base_height)
+        for _ in range(round(SETTLE_S / self.model.opt.timestep)):
+            self.begin()
+            self.finish(np.clip(
+                _SETTLE_STIFFNESS * (pose - self.q) - _SETTLE_DAMPING * self.dq, -spec.torque_limit, spec.torque_limit
+            ))  # fmt: skip
+        self.data.qpos[:2] = 0.0
+        self.data.qvel[:] = 0.0
+        self.data.time = 0.0
+
+    def _put_on_floor(self, height: float) -> None:
+        """Lower the base from `height` (m) until the first part touches the floor."""
+        floor = self.model.geom("floor").id
+        while height > 0:
+            self.data.qpos[:3] = (0.0, 0.0, height)
+            mujoco.mj_forward(self.model, self.data)
+            if np.any(self.data.contact.geom == floor):
+                return
+            height -= _LOWERING_STEP

@@ -1,0 +1,325 @@
+"""The simulation loop: physics, motors and messages in one thread, paced to the wall clock."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+
+import numpy as np
+
+from nfpo_deploy.errors import TransportError
+from nfpo_deploy.transport.codec import GO_LOW_CMD
+from nfpo_deploy.transport.dds import DdsParticipant, RawWriter
+from robots.loader import RobotSpec, load_robot
+from sim2real_checks.robot_sim.builtin import BuiltinController
+from sim2real_checks.robot_sim.config import LOW_STATE_HZ, SimConfig, SimConfigError
+from sim2real_checks.robot_sim.messages import LowStateBuilder, SportStateBuilder, wireless_controller
+from sim2real_checks.robot_sim.motors import MotorBank
+from sim2real_checks.robot_sim.plant import Plant, Truth
+from sim2real_checks.robot_sim.recorder import Recorder, row_dtype
+from sim2real_checks.robot_sim.remote import Remote
+from sim2real_checks.robot_sim.services import motion_switcher_server, sport_server
+
+log = logging.getLogger("robot_sim")
+
+SLOW_COPY_HZ = 20.0
+"""Rate of rt/lf/lowstate; the robots' own is not documented."""
+WIRELESS_HZ = 100.0
+SERVICES_HZ = 50.0
+WARMING_HZ = 10.0
+MAX_LAG_S = 0.1
+"""Beyond this lag the schedule slips: catching up would show clients a robot faster than real time."""
+
+
+@dataclass(frozen=True)
+class SimSummary:
+    """How a run went."""
+
+    sim_time: float
+    wall_time: float
+    real_time_factor: float
+    """Simulated over wall time; below 1 the computer was too slow."""
+    cpu_load: float
+    """CPU time of this process over wall time, in cores."""
+    max_lag: float
+    """s, worst lateness of a step behind its schedule."""
+    slips: int
+    """How often the schedule was moved because the lag exceeded MAX_LAG_S."""
+    lowcmd_count: int
+    """LowCmds obeyed or queued."""
+    lowcmd_crc_errors: int
+    lowcmd_malformed: int
+    """LowCmds dropped for their size or a non-finite number."""
+    lowcmd_ignored: int
+    """LowCmds that came while a built-in controller owned the motors."""
+
+
+class RobotSim:
+    """A simulated robot; `run()` blocks until `stop()`, the configured duration, or an error.
+
+    Raises:
+        SimConfigError: robot of a message family without a simulator.
+        RobotSpecError: unknown robot.
+        TransportError: interface, domain or DDS version cannot be used.
+    """
+
+    def __init__(self, config: SimConfig) -> None:
+        self.config = config
+        self.spec: RobotSpec = load_robot(config.robot)
+        if self.spec.message_family != "unitree_go":
+            raise SimConfigError(
+                f"robot {config.robot!r} speaks {self.spec.message_family}; robot_sim speaks unitree_go"
+            )
+        self.ready = threading.Event()
+        """Set once the robot is on the network."""
+        self.summary: SimSummary | None = None
+        """Set when run() has ended."""
+        self.remote = Remote()
+        """State of the wireless remote; may be replaced at any time, from any thread."""
+        self.truth: Truth
+        """The newest state, replaced 500 times a second; may be read from any thread."""
+        self._stop = threading.Event()
+        self._plant = Plant(self.spec, config)
+        self._motors = MotorBank(self.spec, config.motor_strength)
+        self.truth = self._plant.truth()
+        self._builtin = BuiltinController(self.spec, self._motors, config.builtin_mode, self._plant.q)
+        self._lowcmd = LowCmdInbox(config)
+        self._events = _schedule(config)
+        self._lowstate_ns = 0
+        self._max_lag = 0.0
+        self._slips = 0
+
+    def stop(self) -> None:
+        """Ask run() to end; safe in a signal handler and from any thread."""
+        self._stop.set()
+
+    @contextlib.contextmanager
+    def running(self) -> Iterator[RobotSim]:
+        """Run in a thread for the duration of a `with` block; re-raises what ended the run."""
+        failure: list[BaseException] = []
+
+        def target() -> None:
+            try:
+                self.run()
+            except BaseException as error:
+                failure.append(error)
+                self.ready.set()
+
+        thread = threading.Thread(target=target, name="robot_sim", daemon=True)
+        thread.start()
+        self.ready.wait()
+        try:
+            if failure:
+                raise failure[0]
+            yield self
+        finally:
+            self.stop()
+            thread.join()
+        if failure:
+            raise failure[0]
+
+    def run(self) -> SimSummary:
+        """Be a robot. Returns the summary; the record, if asked for, is complete then."""
+        participant = DdsParticipant(self.config.interface, self.config.domain_id)
+        recorder = self._open_recorder()
+        try:
+            self._open_channels(participant)
+            self.ready.set()
+            return self._loop(recorder)
+        finally:
+            participant.close()
+            if recorder is not None:
+                recorder.close()
+
+    def _open_channels(self, participant: DdsParticipant) -> None:
+        from unitree_sdk2py.idl.unitree_go.msg import dds_ as go
+
+        plant, builtin = self._plant, self._builtin
+        self._low_state = LowStateBuilder(self.spec, self.config, plant, self._motors)
+        self._sport_state = SportStateBuilder(self.spec, plant)
+        self._low_state_writers: tuple[RawWriter, RawWriter] = (
+            participant.writer("rt/lowstate", go.LowState_),
+            participant.writer("rt/lf/lowstate", go.LowState_),
+        )
+        self._sport_writer = participant.writer("rt/sportmodestate", go.SportModeState_)
+        self._wireless_writer = participant.writer("rt/wirelesscontroller", go.WirelessController_)
+        self._lowcmd.reader = participant.reader("rt/lowcmd", go.LowCmd_)
+        self._servers = (
+            motion_switcher_server(participant, builtin, plant),
+            sport_server(participant, builtin, plant),
+        )
+
+    def _open_recorder(self) -> Recorder | None:
+        if self.config.record is None:
+            return None
+        model = self._plant.model
+        dtype = row_dtype(model.nq, model.nv, self.spec.num_joints, len(self.spec.feet))
+        meta = {
+            "robot": self.spec.name,
+            "joint_names": list(self.spec.joint_names),
+            "model_sha256": self.spec.model_sha256,
+            "record_hz": self.config.record_hz,
+            "config": {key: str(value) for key, value in asdict(self.config).items()},
+        }
+        return Recorder(self.config.record, dtype, meta)
+
+    def _loop(self, recorder: Recorder | None) -> SimSummary:
+        config, step = self.config, self.config.timestep
+        every = {
+            name: max(1, round(1.0 / (hz * step)))
+            for name, hz in (
+                ("low_state", LOW_STATE_HZ), ("slow", SLOW_COPY_HZ), ("sport", config.sport_state_hz),
+                ("wireless", WIRELESS_HZ), ("services", SERVICES_HZ), ("warm", WARMING_HZ), ("record", config.record_hz),
+            )
+        }  # fmt: skip
+        last = None if config.duration is None else round(config.duration / step)
+        wall_start, cpu_start = time.monotonic(), time.process_time()
+        origin = wall_start
+        count = 0
+        while not self._stop.is_set() and (last is None or count < last):
+            self._plant.begin()
+            self._publish(count, every)
+            if count % every["services"] == 0:
+                self._serve()
+            self._drive(count, every)
+            if recorder is not None and count % every["record"] == 0:
+                self._record(recorder)
+            self._plant.finish(self._motors.step(self._plant.q, self._plant.dq))
+            count += 1
+            if config.real_time:
+                origin = self._pace(origin, count * step)
+        wall = time.monotonic() - wall_start
+        self.truth = self._plant.truth()
+        self.summary = self._summarise(count * step, wall, time.process_time() - cpu_start)
+        return self.summary
+
+    def _publish(self, count: int, every: dict[str, int]) -> None:
+        if count % every["low_state"] == 0:
+            sample = self._low_state.build(self.remote)
+            if sample is not None:
+                self._low_state_writers[0].write(sample)
+                self._lowstate_ns = time.monotonic_ns()
+                if count % every["slow"] == 0:
+                    self._low_state_writers[1].write(sample)
+            self.truth = self._plant.truth()
+        if count % every["sport"] == 0:
+            self._sport_writer.write(self._sport_state.build(self._plant.truth(), self._builtin.sport_mode))
+        if count % every["wireless"] == 0:
+            self._wireless_writer.write(wireless_controller(self.remote))
+
+    def _serve(self) -> None:
+        for server in self._servers:
+            server.poll()
+
+    def _drive(self, count: int, every: dict[str, int]) -> None:
+        """Everything that changes what the motors or the body will do in this step."""
+        now = self._plant.time
+        while self._events and self._events[0][0] <= now:
+            _, action = self._events.popleft()
+            if isinstance(action, Remote):
+                self.remote = action
+            else:
+                self._plant.push(*action)
+        motor_cmd = self._lowcmd.poll(now, self._builtin.active)
+        if self._builtin.active:
+            self._builtin.step(now)
+        elif motor_cmd is not None:
+            self._motors.command_slots(motor_cmd)
+        elif self._lowcmd.timed_out(now):
+            self._motors.off()
+        if count % every["warm"] == 0:
+            self._motors.warm(every["warm"] * self.config.timestep)
+
+    def _record(self, recorder: Recorder) -> None:
+        recorder.append(
+            self._plant, self._motors, time.monotonic_ns(), lowstate_ns=self._lowstate_ns,
+            lowcmd_ns=self._lowcmd.received_ns, lowcmd_count=self._lowcmd.count,
+            lowcmd_crc_errors=self._lowcmd.crc_errors, builtin_active=self._builtin.active,
+        )  # fmt: skip
+
+    def _pace(self, origin: float, sim_time: float) -> float:
+        """Sleep until the step is due; return the schedule's origin, moved where the lag is beyond repair."""
+        late = time.monotonic() - (origin + sim_time)
+        if late < 0:
+            time.sleep(-late)
+            return origin
+        self._max_lag = max(self._max_lag, late)
+        if late > MAX_LAG_S:
+            self._slips += 1
+            return origin + late
+        return origin
+
+    def _summarise(self, sim_time: float, wall: float, cpu: float) -> SimSummary:
+        inbox = self._lowcmd
+        return SimSummary(
+            sim_time, wall, sim_time / wall if wall > 0 else 0.0, cpu / wall if wall > 0 else 0.0, self._max_lag,
+            self._slips, inbox.count, inbox.crc_errors, inbox.malformed, inbox.ignored,
+        )  # fmt: skip
+
+
+class LowCmdInbox:
+    """Receives LowCmds: checks them, counts the bad ones, delays the good ones by the command latency."""
+
+    def __init__(self, config: SimConfig) -> None:
+        self.reader = None
+        self.count = self.crc_errors = self.malformed = self.ignored = 0
+        self.received_ns = 0
+        self._latency = config.command_latency
+        self._timeout = config.lowcmd_timeout
+        self._queue: deque[tuple[float, np.ndarray]] = deque()
+        self._last: float | None = None
+
+    def poll(self, now: float, ignore: bool) -> np.ndarray | None:
+        """`motor_cmd` of the newest LowCmd that is due, None if there is no new one.
+
+        While `ignore` is set, commands are counted and dropped: the built-in controller owns the motors.
+        """
+        for sample in self.reader.take():
+            motor_cmd = self._check(sample)
+            if motor_cmd is None:
+                continue
+            if ignore:
+                if self.ignored == 0:
+                    log.warning("LowCmd ignored: a built-in controller is active; release it first")
+                self.ignored += 1
+                continue
+            self.count += 1
+            self.received_ns = time.monotonic_ns()
+            self._last = now
+            self._queue.append((now + self._latency, motor_cmd))
+        due = None
+        while self._queue and self._queue[0][0] <= now + 1e-9:
+            due = self._queue.popleft()[1]
+        return due
+
+    def timed_out(self, now: float) -> bool:
+        """Whether the stream stopped for longer than the configured timeout."""
+        return self._timeout is not None and self._last is not None and now - self._last > self._timeout
+
+    def _check(self, sample: bytes) -> np.ndarray | None:
+        try:
+            record = GO_LOW_CMD.decode(sample)
+        except TransportError:
+            self.malformed += 1
+            return None
+        if GO_LOW_CMD.crc(record) != record["crc"]:
+            self.crc_errors += 1
+            return None
+        motor_cmd = record["motor_cmd"]
+        if not all(np.isfinite(motor_cmd[name]).all() for name in ("q", "dq", "tau", "kp", "kd")):
+            self.malformed += 1
+            return None
+        return motor_cmd
+
+
+def _schedule(config: SimConfig) -> deque:
+    events: list[tuple[float, Remote | tuple[float, float]]] = [
+        *((event.time, event.remote) for event in config.remote_events),
+        *((push.time, (push.vx, push.vy)) for push in config.pushes),
+    ]
+    return deque(sorted(events, key=lambda event: event[0]))
