@@ -134,3 +134,34 @@ class MotorCommand:
     stiffness: np.ndarray
     damping: np.ndarray
     tau: np.ndarray
+
+
+@dataclass(frozen=True)
+class BridgeStatus:
+    """What the bridge and its gate report, 50 Hz; mirrors nfpo_msgs/BridgeStatus. Ages in s, inf when never received."""
+
+    phase: GatePhase
+    permit_mode: Mode
+    """Mode of the last permit that the bridge saw."""
+    reason: str
+    """Why the gate damps; empty while it is healthy."""
+    tripped: bool
+    stand_reached: bool
+    """The ramp to the default pose is over and the joints are there."""
+    sit_reached: bool
+    """The ramp to the crouch pose is over."""
+    state_age: float
+    command_age: float
+    permit_age: float
+    lowstate_count: int = 0
+    lowstate_crc_errors: int = 0
+    lowstate_lost: int = 0
+    lowcmd_count: int = 0
+    limited_count: int = 0
+    loop_rate: float = 0.0
+    """Hz over the last second."""
+    loop_jitter_p99_ms: float = 0.0
+    loop_overruns: int = 0
+    """Periods missed since the start."""
+    latency_p50_ms: float = 0.0
+    latency_p99_ms: float = 0.0
