@@ -29,3 +29,11 @@ class SafetyError(NfpoError):
 
 class GraphError(NfpoError):
     """The node graph cannot be described or started."""
+
+
+class MessageError(NfpoError):
+    """A ROS message does not fit the robot: other joint order, wrong length."""
+
+
+class ParameterError(NfpoError):
+    """A node parameter has the wrong type or value."""
