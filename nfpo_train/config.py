@@ -13,6 +13,7 @@ import yaml
 
 CONFIG_DIR = Path(__file__).resolve().parent / "configs"
 POLICIES = ("flow", "gaussian")
+SCHEDULES = ("linear", "fixed", "adaptive")
 
 
 class ConfigError(ValueError):
@@ -119,8 +120,10 @@ class AlgorithmConfig:
     lam: float = 0.95
     clip: float = 0.2
     entropy_coef: float = 0.005
-    learning_rate: float = 1e-3
-    schedule: str = "adaptive"
+    learning_rate: float = 4e-4
+    schedule: str = "linear"
+    """"linear" falls to `final_learning_rate` over the run; "fixed"; "adaptive" follows `desired_kl` as rsl_rl does."""
+    final_learning_rate: float = 4e-5
     desired_kl: float = 0.01
     max_grad_norm: float = 1.0
     value_loss_coef: float = 1.0
@@ -139,7 +142,7 @@ class TrainConfig:
     task: str = "go2_walk"
     policy: str = "flow"
     seed: int = 1
-    total_steps: int = 30_000_000
+    total_steps: int = 15_000_000
     """Environment steps summed over all environments."""
     checkpoint_interval: int = 25
     env: EnvConfig = field(default_factory=EnvConfig)
@@ -149,6 +152,8 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if self.policy not in POLICIES:
             raise ConfigError(f"policy {self.policy!r} is not one of {POLICIES}")
+        if self.algorithm.schedule not in SCHEDULES:
+            raise ConfigError(f"schedule {self.algorithm.schedule!r} is not one of {SCHEDULES}")
         ratio = self.env.control_dt / self.env.physics_dt
         if abs(ratio - round(ratio)) > 1e-9:
             raise ConfigError(

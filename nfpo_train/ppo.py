@@ -50,7 +50,7 @@ def rsl_rl_config(cfg: TrainConfig) -> dict[str, Any]:
             "entropy_coef": algo.entropy_coef,
             "learning_rate": algo.learning_rate,
             "max_grad_norm": algo.max_grad_norm,
-            "schedule": algo.schedule,
+            "schedule": "adaptive" if algo.schedule == "adaptive" else "fixed",
             "desired_kl": algo.desired_kl,
         },
         "multi_gpu": None,
@@ -61,3 +61,14 @@ def make_algorithm(env: VecEnv, cfg: TrainConfig) -> PPO:
     """PPO over the environment's observations, built by rsl_rl itself."""
     observations: TensorDict = env.get_observations()
     return PPO.construct_algorithm(observations, env, rsl_rl_config(cfg), str(env.device))
+
+
+def set_learning_rate(alg: PPO, cfg: TrainConfig, iteration: int) -> None:
+    """Apply the "linear" schedule for one iteration; the other schedules are rsl_rl's own."""
+    algo = cfg.algorithm
+    if algo.schedule != "linear":
+        return
+    done = min(1.0, iteration / cfg.iterations)
+    alg.learning_rate = algo.learning_rate + done * (algo.final_learning_rate - algo.learning_rate)
+    for group in alg.optimizer.param_groups:
+        group["lr"] = alg.learning_rate

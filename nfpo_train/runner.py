@@ -20,7 +20,7 @@ from torch.utils.tensorboard import SummaryWriter
 from nfpo_train.checkpoint import load_newest, save_checkpoint
 from nfpo_train.config import TrainConfig
 from nfpo_train.envs.go2_velocity import VelocityEnv
-from nfpo_train.ppo import make_algorithm
+from nfpo_train.ppo import make_algorithm, set_learning_rate
 from nfpo_train.progress import Progress
 
 
@@ -92,6 +92,7 @@ class Runner:
 
     def _iterate(self) -> dict[str, float]:
         start = time.perf_counter()
+        set_learning_rate(self.alg, self.cfg, self.iteration)
         logs = self._collect()
         collected = time.perf_counter()
         losses = self.alg.update()

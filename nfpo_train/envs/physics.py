@@ -149,7 +149,7 @@ class BatchPhysics:
 def _compile(spec: RobotSpec, cfg: EnvConfig) -> mujoco.MjModel:
     mj = build_spec(
         spec.name, collision="simple", timestep=cfg.physics_dt, actuators="position",
-        stiffness=cfg.stiffness, damping=cfg.damping, iterations=4, ls_iterations=6, looks=False, floor=False,
+        stiffness=cfg.stiffness, damping=cfg.damping, iterations=8, ls_iterations=20, looks=False, floor=False,
         omit_sensors=("imu_quat", "imu_gyro", "imu_acc", "base_pos", "base_quat", "base_linvel"),
     )  # fmt: skip
     # The builder's floor brings textures of over a megabyte, which every environment's copy would hold again.

@@ -1,0 +1,91 @@
+"""A policy file opened for inference: ONNX Runtime session plus its validated manifest."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+from robots import RobotSpec
+
+from nfpo_deploy.contract.manifest import PolicyManifest, parse_metadata
+from nfpo_deploy.errors import PolicyError
+
+
+class OnnxPolicy:
+    """Maps one observation to one action; deterministic unless noise is given."""
+
+    def __init__(self, session: onnxruntime.InferenceSession, manifest: PolicyManifest, path: Path, sha256: str) -> None:
+        self.session, self.manifest, self.path, self.sha256 = session, manifest, path, sha256
+        self.takes_noise = any(i.name == "noise" for i in session.get_overridable_initializers())
+
+    @classmethod
+    def load(cls, path: str | Path, spec: RobotSpec) -> OnnxPolicy:
+        """Open and validate a policy for a robot.
+
+        Raises:
+            PolicyError: missing or corrupt file, missing metadata, or a mismatch with the robot; nothing is moved.
+        """
+        path = Path(path)
+        try:
+            raw = path.read_bytes()
+        except OSError as error:
+            raise PolicyError(f"cannot read policy {path}: {error.strerror or error}") from error
+        options = onnxruntime.SessionOptions()
+        # One small network 50 times a second: a thread pool would only spin and steal from the 500 Hz loops.
+        options.intra_op_num_threads = options.inter_op_num_threads = 1
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        options.log_severity_level = 4
+        try:
+            session = onnxruntime.InferenceSession(raw, options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # ONNX Runtime raises several private types
+            raise PolicyError(f"{path} is not a valid ONNX policy: {error}") from error
+        manifest = parse_metadata(session.get_modelmeta().custom_metadata_map)
+        manifest.check_robot(spec)
+        _check_tensors(session, manifest, path)
+        policy = cls(session, manifest, path, hashlib.sha256(raw).hexdigest())
+        policy._probe()
+        return policy
+
+    def __call__(self, observation: np.ndarray, noise: np.ndarray | None = None) -> np.ndarray:
+        """Action for one observation.
+
+        Args:
+            observation: (D,) float32.
+            noise: (N,) draw of N(0, I) to sample the policy; None for its deterministic action.
+
+        Returns:
+            (N,) float64 raw action in the policy's joint order.
+
+        Raises:
+            PolicyError: the network's output is not finite, or noise is given to a policy that takes none.
+        """
+        feed = {"obs": observation.reshape(1, -1)}
+        if noise is not None:
+            if not self.takes_noise:
+                raise PolicyError(f"{self.path} has no noise input: it cannot be sampled")
+            feed["noise"] = noise.astype(np.float32).reshape(1, -1)
+        action = self.session.run(["actions"], feed)[0][0].astype(np.float64)
+        if not np.all(np.isfinite(action)):
+            raise PolicyError(f"policy output is not finite: {action}")
+        return action
+
+    def _probe(self) -> None:
+        """Run once in the middle of the training range: a policy that fails here must not reach a motor."""
+        middle = (self.manifest.observation_low + self.manifest.observation_high) / 2
+        self(middle.astype(np.float32))
+
+
+def _check_tensors(session: onnxruntime.InferenceSession, manifest: PolicyManifest, path: Path) -> None:
+    inputs = {i.name: i.shape for i in session.get_inputs()}
+    outputs = {o.name: o.shape for o in session.get_outputs()}
+    n = len(manifest.joint_names)
+    if set(inputs) != {"obs"} or "actions" not in outputs:
+        raise PolicyError(f"{path}: expected input obs and output actions, got {sorted(inputs)} and {sorted(outputs)}")
+    if inputs["obs"][-1] != manifest.observation_size:
+        raise PolicyError(
+            f"{path}: input obs has width {inputs['obs'][-1]}, the metadata's terms make {manifest.observation_size}"
+        )
+    if outputs["actions"][-1] != n:
+        raise PolicyError(f"{path}: output actions has width {outputs['actions'][-1]}, joint_names has {n}")
