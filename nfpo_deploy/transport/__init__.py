@@ -16,8 +16,8 @@ def open_transport(spec: RobotSpec, interface: str, domain_id: int = 0) -> Trans
         interface: network interface wired to the robot; `lo` for the simulated robot on this computer.
         domain_id: DDS domain; a real robot uses 0.
 
-    Raises:
-        TransportError: missing or unknown interface (lists those that exist), Cyclone DDS other than 0.10.x, bad
+    Raises: TransportError: missing or unknown interface (lists those that exist), Cyclone DDS other than
+        0.10.x, bad
             domain id, message family without a transport.
     """
     from nfpo_deploy.transport.unitree import UnitreeTransport

@@ -45,8 +45,8 @@ class Transport(Protocol):
     def release_mode(self, timeout_s: float) -> str:
         """Release the robot's built-in controller and return its name, "" where none was active.
 
-        Raises:
-            TransportError: no answer or still not released after `timeout_s` seconds; `timeout_s` not above zero.
+        Raises: TransportError: no answer or still not released after `timeout_s` seconds; `timeout_s` not
+            above zero.
         """
         ...
 

@@ -1,9 +1,10 @@
 """Unitree's fixed-size messages between DDS bytes (CDR) and NumPy records, in microseconds.
 
-A record has the layout of the C struct in Unitree's SDK: natural alignment, zero padding. The robot's checksum runs
-over exactly that image, so one NumPy dtype serves both. On the wire the same fields are packed as CDR (OMG DDSI-RTPS,
-XCDR version 1, little endian), which has no padding at the end of a nested struct; an index table made once from the
-dtype moves the bytes. The dtypes follow the IDL in unitree_sdk2py; tests compare both directions with its codec.
+A record has the layout of the C struct in Unitree's SDK: natural alignment, zero padding. The robot's
+checksum runs over exactly that image, so one NumPy dtype serves both. On the wire the same fields are packed
+as CDR (OMG DDSI-RTPS, XCDR version 1, little endian), which has no padding at the end of a nested struct; an
+index table made once from the dtype moves the bytes. The dtypes follow the IDL in unitree_sdk2py; tests
+compare both directions with its codec.
 """
 
 from __future__ import annotations
@@ -61,24 +62,27 @@ _GO_LOW_STATE = _struct(
 )  # fmt: skip
 _GO_LOW_CMD = _struct(
     *_GO_HEAD, ("motor_cmd", _motor_cmd(("reserve", "<u4", 3)), 20),
-    ("bms_cmd", _struct(("off", "u1"), ("reserve", "u1", 3))), ("wireless_remote", "u1", 40), ("led", "u1", 12),
-    ("fan", "u1", 2), ("gpio", "u1"), ("reserve", "<u4"), ("crc", "<u4"),
+    ("bms_cmd", _struct(("off", "u1"), ("reserve", "u1", 3))), ("wireless_remote", "u1", 40),
+    ("led", "u1", 12), ("fan", "u1", 2), ("gpio", "u1"), ("reserve", "<u4"), ("crc", "<u4"),
 )  # fmt: skip
+_PATH_POINT = _struct(*((name, "<f4") for name in ("t_from_start", "x", "y", "yaw", "vx", "vy", "vyaw")))
 _GO_SPORT_MODE_STATE = _struct(
     ("stamp", _struct(("sec", "<i4"), ("nanosec", "<u4"))), ("error_code", "<u4"), ("imu_state", _imu("i1")),
-    ("mode", "u1"), ("progress", "<f4"), ("gait_type", "u1"), ("foot_raise_height", "<f4"), ("position", "<f4", 3),
-    ("body_height", "<f4"), ("velocity", "<f4", 3), ("yaw_speed", "<f4"), ("range_obstacle", "<f4", 4),
-    ("foot_force", "<i2", 4), ("foot_position_body", "<f4", 12), ("foot_speed_body", "<f4", 12),
-    ("path_point", _struct(*((name, "<f4") for name in ("t_from_start", "x", "y", "yaw", "vx", "vy", "vyaw"))), 10),
+    ("mode", "u1"), ("progress", "<f4"), ("gait_type", "u1"), ("foot_raise_height", "<f4"),
+    ("position", "<f4", 3), ("body_height", "<f4"), ("velocity", "<f4", 3), ("yaw_speed", "<f4"),
+    ("range_obstacle", "<f4", 4), ("foot_force", "<i2", 4), ("foot_position_body", "<f4", 12),
+    ("foot_speed_body", "<f4", 12), ("path_point", _PATH_POINT, 10),
 )  # fmt: skip
 _GO_WIRELESS = _struct(("lx", "<f4"), ("ly", "<f4"), ("rx", "<f4"), ("ry", "<f4"), ("keys", "<u2"))
 _HG_MOTOR_STATE = _struct(
-    ("mode", "u1"), ("q", "<f4"), ("dq", "<f4"), ("ddq", "<f4"), ("tau_est", "<f4"), ("temperature", "<i2", 2),
-    ("vol", "<f4"), ("sensor", "<u4", 2), ("motorstate", "<u4"), ("reserve", "<u4", 4),
+    ("mode", "u1"), ("q", "<f4"), ("dq", "<f4"), ("ddq", "<f4"), ("tau_est", "<f4"),
+    ("temperature", "<i2", 2), ("vol", "<f4"), ("sensor", "<u4", 2), ("motorstate", "<u4"),
+    ("reserve", "<u4", 4),
 )  # fmt: skip
 _HG_LOW_STATE = _struct(
-    ("version", "<u4", 2), ("mode_pr", "u1"), ("mode_machine", "u1"), ("tick", "<u4"), ("imu_state", _imu("<i2")),
-    ("motor_state", _HG_MOTOR_STATE, 35), ("wireless_remote", "u1", 40), ("reserve", "<u4", 4), ("crc", "<u4"),
+    ("version", "<u4", 2), ("mode_pr", "u1"), ("mode_machine", "u1"), ("tick", "<u4"),
+    ("imu_state", _imu("<i2")), ("motor_state", _HG_MOTOR_STATE, 35), ("wireless_remote", "u1", 40),
+    ("reserve", "<u4", 4), ("crc", "<u4"),
 )  # fmt: skip
 _HG_LOW_CMD = _struct(
     ("mode_pr", "u1"), ("mode_machine", "u1"), ("motor_cmd", _motor_cmd(("reserve", "<u4")), 35),
@@ -103,8 +107,8 @@ class MessageCodec:
         header = len(CDR_LITTLE_ENDIAN)
         # Writers pad a sample to whole 32-bit words.
         self.wire_size = header + (end + 3) // 4 * 4
-        # Padding in the image copies wire byte 0, which the encapsulation header keeps at zero; padding on the wire
-        # copies the zero byte that encode() appends to the image.
+        # Padding in the image copies wire byte 0, which the encapsulation header keeps at zero; padding on
+        # the wire copies the zero byte that encode() appends to the image.
         self._to_image = np.zeros(dtype.itemsize, dtype=np.intp)
         self._to_wire = np.full(self.wire_size, dtype.itemsize, dtype=np.intp)
         for image, wire in pairs:
@@ -123,8 +127,8 @@ class MessageCodec:
         """
         if len(wire) != self.wire_size or wire[:2] != CDR_LITTLE_ENDIAN[:2]:
             raise TransportError(
-                f"{self.name}: expected {self.wire_size} bytes of little-endian CDR (header 0001), got {len(wire)} "
-                f"bytes with header {wire[:2].hex()}; the sender uses another message definition"
+                f"{self.name}: expected {self.wire_size} bytes of little-endian CDR (header 0001), got "
+                f"{len(wire)} bytes with header {wire[:2].hex()}; the sender uses another message definition"
             )
         return np.frombuffer(wire, dtype=np.uint8).take(self._to_image).view(self.dtype).reshape(())
 
@@ -136,7 +140,7 @@ class MessageCodec:
         return wire.tobytes()
 
     def crc(self, record: np.ndarray) -> int:
-        """The robot's checksum of a record whose last field is `crc`; padding must be zero, as new() leaves it."""
+        """The robot's checksum of a record that ends with `crc`; padding must be zero, as new() leaves it."""
         return crc32(record.reshape(1).view("<u4")[:-1])
 
 

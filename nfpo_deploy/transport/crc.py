@@ -1,8 +1,9 @@
 """The checksum of Unitree's LowState and LowCmd, at C speed without a compiled library of our own.
 
 Unitree's CRC is CRC-32/MPEG-2 (polynomial 04C11DB7, start FFFFFFFF, neither reflected nor inverted) over the
-message's little-endian 32-bit words, most significant bit first. zlib has the same polynomial with every bit order
-reversed and an inversion at the end, hence crc = reverse32(~zlib.crc32(bit-reversed, byte-swapped words)).
+message's little-endian 32-bit words, most significant bit first. zlib has the same polynomial with every bit
+order reversed and an inversion at the end, hence crc = reverse32(~zlib.crc32(bit-reversed, byte-swapped
+words)).
 """
 
 from __future__ import annotations

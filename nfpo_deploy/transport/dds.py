@@ -1,7 +1,7 @@
 """Raw DDS channels: bytes in, bytes out, on one named network interface.
 
-Samples pass as CDR bytes through the reader and writer of the C library, so nothing is deserialised field by field.
-QoS is that of Unitree's SDK: writers reliable (100 ms), readers best effort, volatile.
+Samples pass as CDR bytes through the reader and writer of the C library, so nothing is deserialised field by
+field. QoS is that of Unitree's SDK: writers reliable (100 ms), readers best effort, volatile.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ def check_interface(interface: str) -> None:
     """Raise TransportError, listing the interfaces that exist, unless `interface` is one of them."""
     names = [name for _, name in socket.if_nameindex()]
     if interface not in names:
-        given = f"network interface {interface!r} does not exist" if interface else "no network interface was given"
+        problem = f"interface {interface!r} does not exist" if interface else "no network interface given"
         raise TransportError(
-            f"{given}; existing interfaces: {', '.join(names)}. Name the one that is wired to the robot, or lo for "
-            "the simulated robot on this computer"
+            f"{problem}; existing interfaces: {', '.join(names)}. Name the one that is wired to the robot, "
+            "or lo for the simulated robot on this computer"
         )
 
 
@@ -49,8 +49,8 @@ class DdsParticipant:
 
     Within a process, participants of one domain share its configuration and thus its interface.
 
-    Raises:
-        TransportError: Cyclone DDS of the wrong version, unknown interface, domain id out of 0..232, domain already
+    Raises: TransportError: Cyclone DDS of the wrong version, unknown interface, domain id out of 0..232,
+        domain already
             open on another interface, or a failure of DDS itself.
     """
 
@@ -76,7 +76,8 @@ class DdsParticipant:
         """Reliable writer of `topic`, history depth 1."""
         from cyclonedds.pub import DataWriter
 
-        entity = _guard(f"create a writer of {topic}", DataWriter, self._participant, self._topic(topic, data_type))
+        opened = self._topic(topic, data_type)
+        entity = _guard(f"create a writer of {topic}", DataWriter, self._participant, opened)
         self._entities.append(entity)
         return RawWriter(topic, entity)
 
@@ -86,9 +87,8 @@ class DdsParticipant:
         from cyclonedds.sub import DataReader
 
         qos = Qos(Policy.Reliability.BestEffort, Policy.History.KeepLast(depth))
-        entity = _guard(
-            f"create a reader of {topic}", DataReader, self._participant, self._topic(topic, data_type), qos
-        )
+        opened = self._topic(topic, data_type)
+        entity = _guard(f"create a reader of {topic}", DataReader, self._participant, opened, qos)
         self._entities.append(entity)
         return RawReader(topic, entity, depth)
 
@@ -190,8 +190,8 @@ def _acquire_domain(interface: str, domain_id: int) -> None:
             _domains[domain_id] = _OpenDomain(interface, domain, 1)
         elif opened.interface != interface:
             raise TransportError(
-                f"DDS domain {domain_id} is already open on interface {opened.interface!r} in this process, cannot "
-                f"open it on {interface!r}; close the other transport first"
+                f"DDS domain {domain_id} is already open on interface {opened.interface!r} in this process, "
+                f"cannot open it on {interface!r}; close the other transport first"
             )
         else:
             opened.users += 1
@@ -207,6 +207,6 @@ def _release_domain(domain_id: int) -> None:
 
 
 def _delete(entity: Any) -> None:
-    # The package deletes an entity when its Python object is collected; leaving must not wait for that. Called a
-    # second time, by the collector, it does nothing.
+    # The package deletes an entity when its Python object is collected; leaving must not wait for that.
+    # Called a second time, by the collector, it does nothing.
     entity.__del__()

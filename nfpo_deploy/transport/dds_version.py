@@ -1,7 +1,8 @@
 """Refuse every Cyclone DDS but 0.10.x before it can meet a robot.
 
-The robots and Unitree's own SDKs run 0.10.x. A participant of version 11 on the same network makes those crash or
-refuse the type, and no setting that prevents it was found, so the version is checked on the library that is really
+The robots and Unitree's own SDKs run 0.10.x. A participant of version 11 on the same network makes those
+crash or refuse the type, and no setting that prevents it was found, so the version is checked on the library
+that is really
 loaded: the PyPI wheel named 0.10.2 for Python 3.10, for one, carries libddsc 0.11.0.
 """
 
@@ -38,8 +39,8 @@ def check_dds_version(version: str) -> None:
     match = re.fullmatch(r"(\d+)\.(\d+)\.(\d+)", version)
     if match is None or (int(match[1]), int(match[2])) != SUPPORTED:
         raise TransportError(
-            f"loaded Cyclone DDS (libddsc) is version {version!r}, expected 0.10.x: other versions crash a Unitree "
-            f"robot's DDS or are crashed by it; {_REMEDY}"
+            f"loaded Cyclone DDS (libddsc) is version {version!r}, expected 0.10.x: other versions crash a "
+            f"Unitree robot's DDS or are crashed by it; {_REMEDY}"
         )
 
 
@@ -52,11 +53,12 @@ def library_version(path: Path) -> str:
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise TransportError(f"cannot read the loaded Cyclone DDS library {path}: {error}; {_REMEDY}") from error
+        raise TransportError(f"cannot read the Cyclone DDS library {path}: {error}; {_REMEDY}") from error
     found = sorted({match.decode() for match in re.findall(rb"\x00(\d+\.\d+\.\d+)(?=\x00)", content)})
     if len(found) != 1:
         raise TransportError(
-            f"cannot tell the version of {path}: expected one version string in it, found {found or 'none'}; {_REMEDY}"
+            f"cannot tell the version of {path}: expected one version string in it, found {found or 'none'}; "
+            f"{_REMEDY}"
         )
     return found[0]
 

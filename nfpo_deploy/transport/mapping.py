@@ -1,4 +1,4 @@
-"""Between Unitree's motor slots and the robot spec's joint order; everything that a message can get wrong ends here."""
+"""Between Unitree's motor slots and the robot spec's joint order; what a message can get wrong ends here."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from nfpo_deploy.types import MotorCommand, RobotState
 from robots.loader import RobotSpec
 
 QUATERNION_TOLERANCE = 0.05
-"""Largest deviation of |quaternion| from 1: beyond it the IMU has no orientation yet (all zero) or is broken."""
+"""Largest deviation of |quaternion| from 1; beyond it the IMU has no orientation yet or is broken."""
 _STEPS_TO_LEARN = 51
 _COMMAND_FIELDS = (("q", "q"), ("dq", "dq"), ("kp", "stiffness"), ("kd", "damping"), ("tau", "tau"))
 
@@ -111,9 +111,9 @@ class LowStateDecoder:
 class LowCmdEncoder:
     """Fills a LowCmd from a MotorCommand.
 
-    Used motors get the spec's servo mode and exactly the given numbers. Unused slots are off (mode 0) and carry
-    Unitree's stop sentinels with zero gains; the sentinels never meet a gain, because VelStopF with kd > 0 would
-    ask for a large torque.
+    Used motors get the spec's servo mode and exactly the given numbers. Unused slots are off (mode 0) and
+    carry Unitree's stop sentinels with zero gains; the sentinels never meet a gain, because VelStopF with kd
+    > 0 would ask for a large torque.
     """
 
     def __init__(self, spec: RobotSpec) -> None:
@@ -140,7 +140,8 @@ class LowCmdEncoder:
                 values32 = values.astype(np.float32)
             if values.shape != self._shape or not np.isfinite(values32).all():
                 raise TransportError(
-                    f"motor command not sent: {attribute} must be {self._shape} finite numbers, got {values!r}"
+                    f"motor command not sent: {attribute} must be finite, of shape {self._shape}; "
+                    f"got {values!r}"
                 )
             slots[field][self._motors] = values32
         self._record["crc"] = GO_LOW_CMD.crc(self._record)

@@ -41,7 +41,7 @@ class MotionSwitcherClient:
         self._call(SELECT_MODE, {"name": name}, timeout_s)
 
     def release_mode(self, timeout_s: float) -> str:
-        """Release whatever is active, confirm it, and return the name of what was active ("" if nothing was)."""
+        """Release what is active, confirm it, and return the name of what was active ("" if nothing was)."""
         deadline = time.monotonic() + timeout_s
         active = first = self.check_mode(timeout_s)
         while active:

@@ -1,7 +1,7 @@
-"""Unitree's request/response protocol over DDS: service `x` listens on rt/api/x/request, answers on .../response.
+"""Unitree's request/response protocol over DDS: rt/api/<service>/request and rt/api/<service>/response.
 
-The message types are those of unitree_sdk2py. Its own RPC client is not used, because it holds one domain for the
-whole process, writes a trace file to /tmp and starts threads that never end.
+The message types are those of unitree_sdk2py. Its own RPC client is not used, because it holds one domain for
+the whole process, writes a trace file to /tmp and starts threads that never end.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ class RpcClient:
         Returns:
             The service's status code (0 is success) and its data.
 
-        Raises:
-            TransportError: no such service, or no answer within `timeout_s` seconds; `timeout_s` not above zero.
+        Raises: TransportError: no such service, or no answer within `timeout_s` seconds; `timeout_s` not
+            above zero.
         """
         if not timeout_s > 0:
             raise TransportError(f"timeout of a call to {self.service!r} must be above zero, got {timeout_s}")
@@ -63,7 +63,8 @@ class RpcClient:
         while not (self._requests.matched and self._responses.matched):
             if time.monotonic() >= deadline:
                 raise TransportError(
-                    f"no service {self.service!r} found within {timeout_s} s; is the robot on and is this its network?"
+                    f"no service {self.service!r} found within {timeout_s} s; is the robot on, and is this "
+                    "its network interface and DDS domain?"
                 )
             time.sleep(POLL_S)
 

@@ -26,7 +26,8 @@ class UnitreeTransport:
     def __init__(self, spec: RobotSpec, interface: str, domain_id: int = 0) -> None:
         if spec.message_family != "unitree_go":
             raise TransportError(
-                f"robot {spec.name!r} uses message family {spec.message_family!r}; this transport speaks unitree_go"
+                f"robot {spec.name!r} uses message family {spec.message_family!r}; this transport speaks "
+                "only unitree_go"
             )
         self._participant = DdsParticipant(interface, domain_id)
         from unitree_sdk2py.idl.unitree_go.msg.dds_ import LowCmd_, LowState_

@@ -22,16 +22,18 @@ from sim2real_checks.robot_sim.sim import RobotSim, SimSummary
 _EXAMPLES = """A MuJoCo robot that speaks the Unitree protocol over DDS. It ends on Ctrl-C or SIGTERM.
 
 Examples:
-  python -m sim2real_checks.robot_sim                                  a Go2 on domain 0 of the loopback interface
-  python -m sim2real_checks.robot_sim --record run.npz --video run.mp4 log the truth, make a video at the end
-  python -m sim2real_checks.robot_sim --push 5,0.5,0 --push 10,0,-0.5  push it at 5 s and 10 s
-  python -m sim2real_checks.robot_sim --remote 3,L2+B --remote 4       press L2 and B for one second
-  python -m sim2real_checks.robot_sim --builtin-mode "" --no-noise     nothing to release first, perfect sensors
+  python -m sim2real_checks.robot_sim                                  a Go2 on domain 0 of the loopback
+  interface python -m sim2real_checks.robot_sim --record run.npz --video run.mp4 log the truth, make a video
+  at the end python -m sim2real_checks.robot_sim --push 5,0.5,0 --push 10,0,-0.5  push it at 5 s and 10 s
+  python -m sim2real_checks.robot_sim --remote 3,L2+B --remote 4       press L2 and B for one second python -m
+  sim2real_checks.robot_sim --builtin-mode "" --no-noise     nothing to release first, perfect sensors
 """
 
 
 @dataclass
 class Arguments:
+    """Options of the command line."""
+
     robot: str = "go2"
     """Robot folder."""
     interface: str = "lo"
@@ -68,8 +70,8 @@ class Arguments:
         default_factory=list
     )
     """At time T (s) add VX, VY (m/s, world frame) to the base's velocity; may be repeated."""
-    remote: Annotated[list[str], tyro.conf.arg(metavar="T[,KEYS][,STICK=V]"), tyro.conf.UseAppendAction] = field(
-        default_factory=list
+    remote: Annotated[list[str], tyro.conf.arg(metavar="T[,KEYS][,STICK=V]"), tyro.conf.UseAppendAction] = (
+        field(default_factory=list)
     )
     """From time T (s) on, hold these keys (A+B) and sticks (lx, ly, rx, ry); may be repeated."""
     record: Path | None = None
@@ -95,7 +97,8 @@ def main() -> int:
             return 2
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: sim.stop())
-        print(f"robot_sim: {config.robot} on DDS domain {config.domain_id}, interface {config.interface}", flush=True)
+        where = f"DDS domain {config.domain_id}, interface {config.interface}"
+        print(f"robot_sim: {config.robot} on {where}", flush=True)
         try:
             summary = sim.run()
         except NfpoError as error:
@@ -134,8 +137,9 @@ def _report(summary: SimSummary) -> None:
     print(
         f"robot_sim: {summary.sim_time:.1f} s simulated in {summary.wall_time:.1f} s (real-time factor "
         f"{summary.real_time_factor:.3f}, worst lag {summary.max_lag * 1000:.1f} ms, {summary.slips} slips, "
-        f"{summary.cpu_load:.2f} cores); LowCmd: {summary.lowcmd_count} obeyed, {summary.lowcmd_crc_errors} bad CRC, "
-        f"{summary.lowcmd_malformed} malformed, {summary.lowcmd_ignored} ignored",
+        f"{summary.cpu_load:.2f} cores)\nrobot_sim: LowCmd: {summary.lowcmd_count} obeyed, "
+        f"{summary.lowcmd_crc_errors} bad CRC, {summary.lowcmd_malformed} malformed, "
+        f"{summary.lowcmd_ignored} ignored",
         flush=True,
     )
 

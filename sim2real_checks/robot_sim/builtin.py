@@ -1,4 +1,4 @@
-"""The robot's built-in controller, as little of it as clients need before they take over: lie, stand up, damp."""
+"""The robot's built-in controller, as little of it as clients need before they take over."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SPORT_IDLE, SPORT_STAND, SPORT_LIE, SPORT_DAMP = 0, 1, 5, 7
 
 
 class BuiltinController:
-    """While `mode` is not empty it owns the motors: it holds a pose, or ramps to the next with the stand gains."""
+    """While `mode` is not empty it owns the motors: it holds a pose, ramps to the next one, or damps."""
 
     def __init__(self, spec: RobotSpec, motors: MotorBank, mode: str, pose: np.ndarray) -> None:
         self.mode = mode

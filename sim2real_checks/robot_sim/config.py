@@ -1,4 +1,4 @@
-"""What a simulated robot can be asked to be; validated at once, because a silent zero would hide a protection."""
+"""What a simulated robot can be asked to be; validated at once, so that no typing error passes for a test."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ class SimConfig:
     builtin_mode: str = "normal"
     """Built-in controller that is active at start, as on a robot after boot; "" for none."""
     lowcmd_timeout: float | None = None
-    """Motors go limp this long after the last LowCmd; None keeps the last command for ever, the worst case."""
+    """Motors go limp this long after the last LowCmd; None keeps the last command, the worst case."""
     command_latency: float = 0.0
     """s from reception of a LowCmd until the motors follow it."""
     sensor_latency: float = 0.0
@@ -101,7 +101,8 @@ class SimConfig:
                  "timestep", self.timestep, "at most 0.001 s and a divisor of 0.002 s")  # fmt: skip
         for name in ("duration", "lowcmd_timeout"):
             value = getattr(self, name)
-            _require(value is None or (math.isfinite(value) and value > 0), name, value, "above zero, or left out")
+            ok = value is None or (math.isfinite(value) and value > 0)
+            _require(ok, name, value, "above zero, or left out")
         for name in ("command_latency", "sensor_latency"):
             value = getattr(self, name)
             _require(0 <= value <= 0.2, name, value, "0 to 0.2 s")
@@ -111,7 +112,8 @@ class SimConfig:
         for name in ("sport_state_hz", "record_hz"):
             value = getattr(self, name)
             _require(value <= 1 / self.timestep, name, value, "at most the physics rate")
-        _require(self.initial_pose in ("crouch", "default"), "initial_pose", self.initial_pose, "crouch or default")
+        ok = self.initial_pose in ("crouch", "default")
+        _require(ok, "initial_pose", self.initial_pose, "crouch or default")
         _require(math.isfinite(self.payload), "payload", self.payload, "finite")
         _require(0 <= self.battery_soc <= 100, "battery_soc", self.battery_soc, "0 to 100 %")
         for name, value in vars(self.noise).items():
@@ -120,7 +122,8 @@ class SimConfig:
             _require(all(map(math.isfinite, (push.time, push.vx, push.vy))) and push.time >= 0,
                      "pushes", push, "finite numbers and a time of at least 0")  # fmt: skip
         if self.record is not None:
-            _require(self.record.suffix in RECORD_SUFFIXES, "record", self.record, f"one of {RECORD_SUFFIXES}")
+            ok = self.record.suffix in RECORD_SUFFIXES
+            _require(ok, "record", str(self.record), f"a file name that ends with one of {RECORD_SUFFIXES}")
 
 
 def _divides(step: float, period: float) -> bool:

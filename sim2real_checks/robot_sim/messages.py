@@ -9,15 +9,15 @@ import numpy as np
 
 from nfpo_deploy.transport.codec import GO_LOW_STATE, GO_SPORT_MODE_STATE, GO_WIRELESS_CONTROLLER
 from robots.loader import RobotSpec
-from sim2real_checks.robot_sim.config import SensorNoise, SimConfig
+from sim2real_checks.robot_sim.config import SimConfig
 from sim2real_checks.robot_sim.motors import MotorBank
 from sim2real_checks.robot_sim.plant import Plant, Truth
 from sim2real_checks.robot_sim.remote import Remote
 
 BOOT_TICK_MS = 1000
-"""Tick when the simulation starts: a robot has been on for a while, and some clients take tick 0 for "no data"."""
-# Go2's battery: 8 lithium cells in series, 28.8 V nominal (Unitree's data sheet). The straight line from empty to
-# full is a rough stand-in for the discharge curve.
+"""Tick when the simulation starts: a robot has been on for a while, and to some clients 0 means "no data"."""
+# Go2's battery: 8 lithium cells in series, 28.8 V nominal (Unitree's data sheet). The straight line from
+# empty to full is a rough stand-in for the discharge curve.
 _CELLS = 8
 _CELL_EMPTY, _CELL_FULL = 3.2, 4.2
 _IDLE_CURRENT = 1.5
@@ -101,7 +101,7 @@ class LowStateBuilder:
 
 
 class SportStateBuilder:
-    """Makes SportModeState samples: ground truth in the world frame, as the robots send their own estimate."""
+    """Makes SportModeState samples: the truth, where a robot sends its own estimate."""
 
     def __init__(self, spec: RobotSpec, plant: Plant) -> None:
         self._plant = plant

@@ -20,8 +20,8 @@ TIME_CONSTANT = 180.0
 class MotorBank:
     """Holds the last command of every joint and turns it into torque at each physics step.
 
-    All arrays are (N,) in joint order, SI units. A motor whose mode is not the spec's servo mode is off. A position
-    target of PosStopF removes the position term and a velocity target of VelStopF the velocity term.
+    All arrays are (N,) in joint order, SI units. A motor whose mode is not the spec's servo mode is off. A
+    position target of PosStopF removes the position term and a velocity target of VelStopF the velocity term.
     """
 
     def __init__(self, spec: RobotSpec, strength: float = 1.0) -> None:
@@ -56,7 +56,7 @@ class MotorBank:
         tau: np.ndarray,
         enabled: np.ndarray | bool = True,
     ) -> None:
-        """Take targets rad, rad/s, gains N·m/rad, N·m·s/rad and feed-forward N·m; hold them until the next."""
+        """Take targets rad, rad/s, gains N·m/rad, N·m·s/rad, feed-forward N·m; hold them until the next."""
         self.q, self.dq, self.kp, self.kd, self.tau = q, dq, kp, kd, tau
         self._enabled = np.broadcast_to(np.asarray(enabled, dtype=np.float64), q.shape)
         self._position_gain = np.where(np.abs(q) < _NO_POSITION, kp, 0.0)

@@ -9,7 +9,7 @@ import numpy as np
 
 from robots import mjcf
 from robots.loader import RobotSpec
-from sim2real_checks.robot_sim.config import SimConfig
+from sim2real_checks.robot_sim.config import SimConfig, SimConfigError
 
 SETTLE_S = 1.0
 _SETTLE_STIFFNESS = 60.0
@@ -34,7 +34,7 @@ class Truth:
 
 
 class Plant:
-    """One robot on a floor. Each step is `begin()` (quantities of the current state), then `finish(torque)`."""
+    """One robot on a floor. A step is `begin()` (quantities of the current state), then `finish(torque)`."""
 
     def __init__(self, spec: RobotSpec, config: SimConfig) -> None:
         self.model = mjcf.build_model(
@@ -50,11 +50,10 @@ class Plant:
         self._ctrl = np.array([by_joint[joint.id] for joint in joints])
         self._base = int(model.body_rootid[model.jnt_bodyid[joints[0].id]])
         self._sensors = {
-            name: slice(int(model.sensor(name).adr[0]), int(model.sensor(name).adr[0] + model.sensor(name).dim[0]))
-            for name in (f"{spec.imu_site}_{part}" for part in ("quat", "gyro", "acc"))
+            part: _sensor_slice(model, f"{spec.imu_site}_{part}") for part in ("quat", "gyro", "acc")
         }
-        self._imu = spec.imu_site
-        self._touch = np.array([model.sensor(f"{foot.name.removesuffix('_foot')}_touch").adr[0] for foot in spec.feet])
+        touches = [f"{foot.name.removesuffix('_foot')}_touch" for foot in spec.feet]
+        self._touch = np.array([model.sensor(name).adr[0] for name in touches])
         self._foot_sites = np.array([model.site(foot.name).id for foot in spec.feet])
         self._add_payload(config.payload)
         self._settle(spec, config)
@@ -81,7 +80,7 @@ class Plant:
     def imu(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Quaternion wxyz, gyro rad/s and accelerometer m/s² (the last step's) in the IMU's frame, copies."""
         values = self.data.sensordata
-        quat, gyro, acc = (values[self._sensors[f"{self._imu}_{part}"]].copy() for part in ("quat", "gyro", "acc"))
+        quat, gyro, acc = (values[self._sensors[part]].copy() for part in ("quat", "gyro", "acc"))
         return quat, gyro, acc
 
     def foot_force(self) -> np.ndarray:
@@ -96,9 +95,8 @@ class Plant:
     def truth(self) -> Truth:
         """The current state, copied."""
         qpos, qvel = self.data.qpos, self.data.qvel
-        return Truth(
-            self.data.time, qpos[:3].copy(), qpos[3:7].copy(), qvel[:3].copy(), qvel[3:6].copy(), self.q, self.dq
-        )  # fmt: skip
+        base = (qpos[:3].copy(), qpos[3:7].copy(), qvel[:3].copy(), qvel[3:6].copy())
+        return Truth(self.data.time, *base, self.q, self.dq)
 
     def begin(self) -> None:
         """Compute everything that depends on the current position and velocity."""
@@ -116,7 +114,9 @@ class Plant:
     def _add_payload(self, mass: float) -> None:
         body_mass = self.model.body_mass[self._base]
         if body_mass + mass <= 0:
-            raise ValueError(f"payload {mass} kg would leave the base with {body_mass + mass:.2f} kg; it has {body_mass}")
+            raise SimConfigError(
+                f"payload must be above {-body_mass:.2f} kg, the base's own mass; got {mass}"
+            )
         # At the centre of mass and of the base's own shape: inertia grows with mass.
         self.model.body_inertia[self._base] *= (body_mass + mass) / body_mass
         self.model.body_mass[self._base] += mass
@@ -131,9 +131,8 @@ class Plant:
         self._put_on_floor(2 * spec.base_height)
         for _ in range(round(SETTLE_S / self.model.opt.timestep)):
             self.begin()
-            self.finish(np.clip(
-                _SETTLE_STIFFNESS * (pose - self.q) - _SETTLE_DAMPING * self.dq, -spec.torque_limit, spec.torque_limit
-            ))  # fmt: skip
+            torque = _SETTLE_STIFFNESS * (pose - self.q) - _SETTLE_DAMPING * self.dq
+            self.finish(np.clip(torque, -spec.torque_limit, spec.torque_limit))
         self.data.qpos[:2] = 0.0
         self.data.qvel[:] = 0.0
         self.data.time = 0.0
@@ -147,3 +146,8 @@ class Plant:
             if np.any(self.data.contact.geom == floor):
                 return
             height -= _LOWERING_STEP
+
+
+def _sensor_slice(model: mujoco.MjModel, name: str) -> slice:
+    sensor = model.sensor(name)
+    return slice(int(sensor.adr[0]), int(sensor.adr[0] + sensor.dim[0]))

@@ -1,6 +1,7 @@
-"""Ground-truth log of a run: rows are appended to a file while it runs, and turned into .npz or .csv at the end.
+"""Ground-truth log of a run: rows are appended to a file as it runs, and made into .npz or .csv at the end.
 
-The raw file keeps memory flat over hours and survives a kill: `load_record` reads the leftover of a crashed run too.
+The raw file keeps memory flat over hours and survives a kill: `load_record` reads the leftover of a crashed
+run too.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ RAW_SUFFIX = ".partial"
 
 
 def row_dtype(nq: int, nv: int, n: int, feet: int) -> np.dtype:
-    """One row. Joint columns (N,) are in joint order; units are SI; `*_ns` are CLOCK_MONOTONIC, 0 for "never"."""
+    """One row: joint columns (N,) in joint order, SI units, `*_ns` of CLOCK_MONOTONIC with 0 for "never"."""
     return np.dtype([
         ("time", "<f8"),
         ("wall_ns", "<i8"),
@@ -81,7 +82,7 @@ class Recorder:
             _write_csv(finished, rows)
         else:
             with finished.open("wb") as file:
-                np.savez_compressed(file, meta=np.array(meta), **{name: rows[name] for name in rows.dtype.names})
+                np.savez_compressed(file, meta=np.array(meta), **{name: rows[name] for name in _names(rows)})
         os.replace(finished, self.path)
         self._raw_path.unlink()
 
@@ -102,6 +103,10 @@ def load_record(path: Path) -> tuple[dict[str, np.ndarray], dict]:
         if "meta" not in data or "qpos" not in data:
             raise ValueError(f"{path}: not a record of robot_sim; it holds {sorted(data)}")
         return {name: data[name] for name in data.files if name != "meta"}, json.loads(str(data["meta"]))
+
+
+def _names(rows: np.ndarray) -> tuple[str, ...]:
+    return rows.dtype.names or ()
 
 
 def _describe(dtype: np.dtype) -> list:

@@ -58,7 +58,9 @@ class RemoteEvent:
 
 
 def parse_remote_event(text: str) -> RemoteEvent:
-    """Parse "TIME[,BUTTON+BUTTON…][,STICK=VALUE…]": "3,L2+B" presses L2 and B, "5,ly=0.5" leans forward, "6" lets go.
+    """Parse "TIME[,BUTTON+BUTTON…][,STICK=VALUE…]".
+
+    "3,L2+B" presses L2 and B at 3 s, "5,ly=0.5" leans forward at 5 s, "6" lets go of everything at 6 s.
 
     Raises:
         ValueError: names the part that cannot be read.
@@ -67,7 +69,7 @@ def parse_remote_event(text: str) -> RemoteEvent:
     try:
         time = float(time_text)
     except ValueError as error:
-        raise ValueError(f"remote event {text!r}: expected a time in seconds first, got {time_text!r}") from error
+        raise ValueError(f"remote event {text!r}: expected a time (s) first, got {time_text!r}") from error
     remote = Remote()
     for part in parts:
         name, equals, value = part.partition("=")

@@ -1,4 +1,4 @@
-"""RPC servers of the simulated robot: motion switcher and the few sport requests that clients send before low level.
+"""RPC servers of the simulated robot: motion switcher, and the sport requests that precede low-level control.
 
 They are polled by the simulation loop, so the simulated robot needs no thread and no lock.
 """
@@ -60,7 +60,8 @@ class RpcServer:
         return (NOT_IMPLEMENTED, "") if handler is None else handler(parameter)
 
     def _send(self) -> None:
-        # A client's request can arrive before its response reader was discovered; an answer sent then is lost.
+        # A client's request can arrive before its response reader was discovered; an answer sent then is
+        # lost.
         ready = self._responses.matched > 0
         now = time.monotonic()
         for since, response in self._waiting:
@@ -103,7 +104,7 @@ def motion_switcher_server(
 
 
 def sport_server(participant: DdsParticipant, builtin: BuiltinController, plant: Plant) -> RpcServer:
-    """The sport service: damp, stop, stand up, stand down; refuses the rest, and everything after a release."""
+    """The sport service: damp, stop, stand up or down; refuses the rest, and everything after a release."""
 
     def only_if_active(action: Callable[[], None]) -> Handler:
         def handle(_: str) -> tuple[int, str]:

@@ -174,7 +174,8 @@ class RobotSim:
             name: max(1, round(1.0 / (hz * step)))
             for name, hz in (
                 ("low_state", LOW_STATE_HZ), ("slow", SLOW_COPY_HZ), ("sport", config.sport_state_hz),
-                ("wireless", WIRELESS_HZ), ("services", SERVICES_HZ), ("warm", WARMING_HZ), ("record", config.record_hz),
+                ("wireless", WIRELESS_HZ), ("services", SERVICES_HZ), ("warm", WARMING_HZ),
+                ("record", config.record_hz),
             )
         }  # fmt: skip
         last = None if config.duration is None else round(config.duration / step)
@@ -256,9 +257,10 @@ class RobotSim:
 
     def _summarise(self, sim_time: float, wall: float, cpu: float) -> SimSummary:
         inbox = self._lowcmd
+        wall = max(wall, 1e-9)
         return SimSummary(
-            sim_time, wall, sim_time / wall if wall > 0 else 0.0, cpu / wall if wall > 0 else 0.0, self._max_lag,
-            self._slips, inbox.count, inbox.crc_errors, inbox.malformed, inbox.ignored,
+            sim_time, wall, sim_time / wall, cpu / wall, self._max_lag, self._slips,
+            inbox.count, inbox.crc_errors, inbox.malformed, inbox.ignored,
         )  # fmt: skip
 
 
