@@ -34,12 +34,13 @@ PYTHON
 )"
 fi
 
+folder_of() { if [[ -d src/$1 ]]; then echo "src/$1"; else echo "wheels_only/$1"; fi; }
 contents() { find "$@" -type f -not -path '*/__pycache__/*' -print0 | sort -z | xargs -0 sha256sum; }
 
 fingerprint() {
   {
     echo "$flavour"
-    contents "src/$1" tools build.sh
+    contents "$(folder_of "$1")" tools build.sh
     # Python sources are installed as links: their names matter here, their contents do not.
     if [[ $1 == nfpo_deploy ]]; then
       (cd "$repository" && find nfpo_deploy robots sim2real_checks -type f -not -path '*/__pycache__/*' | sort)
@@ -48,7 +49,7 @@ fingerprint() {
 }
 
 colcon_build() {
-  local arguments=(build --symlink-install --event-handlers console_stderr+ --packages-select "$1"
+  local arguments=(build --symlink-install --event-handlers console_stderr+ --paths "$(folder_of "$1")"
     --cmake-args -DBUILD_TESTING=OFF -DCMAKE_BUILD_TYPE=Release)
   if $wheels; then
     # AMENT_PREFIX_PATH is where rosidl looks up the type supports; colcon's warning that the environment holds
@@ -78,6 +79,7 @@ build_package() {
 
 build_package nfpo_msgs
 if $wheels; then
-  "$python" tools/link_interfaces.py install nfpo_msgs
+  build_package tf2_msgs
+  "$python" tools/link_interfaces.py install nfpo_msgs tf2_msgs
 fi
 build_package nfpo_deploy

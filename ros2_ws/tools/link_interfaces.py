@@ -1,6 +1,6 @@
-"""Link the built interface package into the virtual environment, where the ROS wheels keep theirs.
+"""Link the built interface packages into the virtual environment, where the ROS wheels keep theirs.
 
-After this, any Python of the environment imports `nfpo_msgs` with no shell set-up: the wheels' bootstrap puts
+After this, any Python of the environment imports them with no shell set-up: the wheels' bootstrap puts
 `<environment>/lib` into LD_LIBRARY_PATH, and that is where ROS looks for a message's type support at run time.
 A ROS installation needs none of it, because its setup.bash sets the paths.
 """
@@ -36,15 +36,16 @@ def link_package(install: Path, package: str) -> int:
 
 
 def main() -> None:
-    """Command line: link_interfaces.py INSTALL PACKAGE."""
+    """Command line: link_interfaces.py INSTALL PACKAGE..."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("install", type=Path, help="install folder of the workspace")
-    parser.add_argument("package", help="interface package to link")
+    parser.add_argument("packages", nargs="+", help="interface packages to link")
     arguments = parser.parse_args()
     if sys.prefix == sys.base_prefix:
         sys.exit("link_interfaces.py runs inside a virtual environment only")
-    count = link_package(arguments.install, arguments.package)
-    print(f"linked {count} files of {arguments.package} into {sys.prefix}")
+    for package in arguments.packages:
+        count = link_package(arguments.install, package)
+        print(f"linked {count} files of {package} into {sys.prefix}")
 
 
 if __name__ == "__main__":
