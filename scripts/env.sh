@@ -1,5 +1,5 @@
 # Source this file to work in the project's environment:  source scripts/env.sh
-# It puts the virtual environment first and adds the built ROS 2 packages of ros2_ws.
+# It puts the virtual environment first; the messages built in ros2_ws are linked into it.
 
 _nfpo_root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 export NFPO_VENV="${NFPO_VENV:-$_nfpo_root/.venv}"
@@ -11,14 +11,6 @@ case ":$PATH:" in
   *":$NFPO_VENV/bin:"*) ;;
   *) export PATH="$NFPO_VENV/bin:$PATH" ;;
 esac
-
-if [ -f "$_nfpo_root/ros2_ws/install/local_setup.bash" ]; then
-  # colcon's scripts read variables that may be unset.
-  case $- in *u*) _nfpo_nounset=1; set +u ;; *) _nfpo_nounset=0 ;; esac
-  . "$_nfpo_root/ros2_ws/install/local_setup.bash"
-  [ "$_nfpo_nounset" = 1 ] && set -u
-  unset _nfpo_nounset
-fi
 
 # ROS 2 traffic stays on this host unless the user says otherwise.
 export ROS_AUTOMATIC_DISCOVERY_RANGE="${ROS_AUTOMATIC_DISCOVERY_RANGE:-LOCALHOST}"

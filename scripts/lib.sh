@@ -292,7 +292,7 @@ run_step() {
   stop_ticker
   [ $status = 0 ] && return 0
   echo >&2
-  tail -n 25 "$LOG" | sed 's/^/  | /' >&2
+  tail -n 25 "$LOG" | cut -c 1-240 | sed 's/^/  | /' >&2
   fail "$name failed (status $status). $remedy The whole log: $LOG"
 }
 

@@ -25,10 +25,20 @@ case $LEVEL in
     ;;
 esac
 [ "$(uname -s)" = Linux ] || fail "this is $(uname -s); Linux is needed (on Windows: WSL 2, elsewhere: a virtual machine)."
+# The ROS 2 wheels exist for x86_64 alone.
+[ "$(uname -m)" = x86_64 ] || fail "this is $(uname -m), for which no ROS 2 wheels are published. Install ROS 2 itself" \
+  "and follow docs/deploy_on_robot.md, section 'On an ARM computer'."
 
 VENV="${NFPO_VENV:-$ROOT/.venv}"
 case $VENV in /*) ;; *) VENV="$ROOT/$VENV" ;; esac
-export NFPO_VENV="$VENV"
+export VIRTUAL_ENV="$VENV"
+# Set by the environment itself, so that programs find the library there; it is not a prefix of the user's own.
+[ "${CYCLONEDDS_HOME:-}" != "$VENV/cyclonedds" ] || unset CYCLONEDDS_HOME
+# A prefix of the user's own is remembered, so that it need not be exported again in every shell.
+remembered="$(cat "$STAMPS/cyclonedds" 2>/dev/null || true)"
+if [ -z "${CYCLONEDDS_HOME:-}" ] && [ -n "$remembered" ] && [ "$remembered" != /usr ] && cyclonedds_usable "$remembered"; then
+  export CYCLONEDDS_HOME="$remembered"
+fi
 LOG="$VENV/setup.log"
 STAMPS="$VENV/nfpo"
 
@@ -49,7 +59,6 @@ packages_digest() {
   printf '%s\n' "$ROOT" "$VENV" "$1" "${CYCLONEDDS_HOME:-}" |
     digest pyproject.toml scripts/setup.sh scripts/lib.sh scripts/constraints.txt
 }
-workspace_digest() { printf '%s\n' "$ROOT" "$VENV" | digest ros2_ws/src ros2_ws/build.sh; }
 
 stamped() { [ -f "$STAMPS/$1" ] && [ "$(cat "$STAMPS/$1")" = "$2" ]; }
 stamp() { mkdir -p "$STAMPS" && printf '%s\n' "$2" >"$STAMPS/$1"; }
@@ -62,7 +71,6 @@ packages_ready() {
   stamped packages-test "$(packages_digest test)" ||
     { [ "$LEVEL" = walk ] && stamped packages-walk "$(packages_digest walk)"; }
 }
-workspace_ready() { [ -d ros2_ws/install ] && stamped workspace "$(workspace_digest)"; }
 
 # Ours to rebuild only when an earlier set-up marked it.
 check_environment_folder() {
@@ -92,14 +100,29 @@ make_environment() {
 # The binding keeps the path of the library that it was built against. A wheel from pip's cache would point into
 # the environment where it was first built, hence the build without cache whenever the path is not ours.
 install_cyclonedds() {
-  local prefix="$VENV/cyclonedds" found
-  link_cyclonedds "$(find_cyclonedds)" "$prefix"
+  local source prefix="$VENV/cyclonedds" built="$STAMPS/cyclonedds" flags="" found
+  source="$(find_cyclonedds)"
+  link_cyclonedds "$source" "$prefix"
+  # The binding prefers a library on the system's path, of whatever release, unless this variable names one.
+  "$VENV/bin/python" - "$prefix" <<'PYTHON'
+import sys
+import sysconfig
+from pathlib import Path
+
+line = f"import os; os.environ.setdefault('CYCLONEDDS_HOME', {sys.argv[1]!r})"
+Path(sysconfig.get_path("purelib"), "nfpo_cyclonedds.pth").write_text(line + "\n")
+PYTHON
+  printf '%s\n' "$source" >"$built"
   found="$("$VENV/bin/python" -c 'from cyclonedds.__library__ import library_path as p; print(p)' 2>/dev/null || true)"
-  [ "$found" = "$prefix/lib/libddsc.so" ] && return 0
+  if [ "$found" = "$prefix/lib/libddsc.so" ] && [ "$(cat "$built" 2>/dev/null || echo "$source")" = "$source" ]; then
+    return 0
+  fi
+  # Python 3.13 renamed the one private function that this release calls; without this it builds but cannot load.
+  [ "$(python_version "$VENV/bin/python")" = 3.13 ] && flags="-D_Py_IsFinalizing=Py_IsFinalizing"
   run_step "Cyclone DDS $CYCLONEDDS_RELEASE binding, from source (about 30 s)" \
     "The compiler's message above says what it lacks." \
-    env CYCLONEDDS_HOME="$prefix" "$VENV/bin/python" -m pip install --no-input --no-cache-dir --no-deps \
-    --force-reinstall --no-binary cyclonedds "cyclonedds==$CYCLONEDDS_RELEASE"
+    env CYCLONEDDS_HOME="$prefix" CFLAGS="${CFLAGS:-} $flags" "$VENV/bin/python" -m pip install --no-input \
+    --no-cache-dir --no-deps --force-reinstall --no-binary cyclonedds "cyclonedds==$CYCLONEDDS_RELEASE"
 }
 
 install_packages() {
@@ -112,14 +135,11 @@ install_packages() {
     "$VENV/bin/python" -c 'import cyclonedds.internal, mujoco, onnxruntime, rclpy, unitree_sdk2py'
 }
 
-if packages_ready && workspace_ready; then
-  exit 0
-fi
 trap 'say; say "interrupted; the same command goes on from here"; exit 130' INT TERM
 trap stop_ticker EXIT
 
-say "Setting up nfpo in $VENV (log: $LOG)"
 if ! packages_ready; then
+  say "Setting up nfpo in $VENV (log: $LOG)"
   PYTHON="$(find_python)"
   check_environment_folder
   environment_runs || { mkdir -p "$STAMPS" && printf '%s\n' "$ROOT" >"$STAMPS/root"; }
@@ -133,15 +153,8 @@ if ! packages_ready; then
   install_packages
   stamp root "$ROOT"
   stamp "packages-$LEVEL" "$(packages_digest "$LEVEL")"
-fi
-if ! workspace_ready; then
   say "[4/4] ROS 2 workspace"
-  if [ -x ros2_ws/build.sh ]; then
-    run_step "colcon build of ros2_ws (about 1 minute)" "Try: rm -rf ros2_ws/build ros2_ws/install, then again." \
-      ros2_ws/build.sh
-    stamp workspace "$(workspace_digest)"
-  else
-    say "      ros2_ws/build.sh is not there: left out"
-  fi
 fi
-say "Ready."
+# It keeps account of what has changed by itself.
+run_step "ros2_ws (a second when nothing has changed, else about a minute)" \
+  "Try again after: rm -rf ros2_ws/build ros2_ws/install" ros2_ws/build.sh
