@@ -65,10 +65,10 @@ COMMANDS = (
     ),
     Command(
         "evaluate",
-        "nfpo_train.commands:evaluate",
+        "sim2real_checks.evaluate_command:evaluate_command",
         "falls, tracking error and smoothness over randomised episodes",
-        "nfpo evaluate robots/go2/policies/walk.onnx",
-        "train",
+        "nfpo evaluate robots/go2/policies/walk/policy.onnx --episodes 20",
+        "sim",
     ),
     Command(
         "plot",

@@ -9,10 +9,12 @@ from typing import Any
 
 import torch
 
+from nfpo_deploy.errors import NfpoError
+
 _NAME = re.compile(r"^checkpoint_(\d+)\.pt$")
 
 
-class CheckpointError(ValueError):
+class CheckpointError(NfpoError):
     """No usable checkpoint; the message names the file and what is wrong with it."""
 
 

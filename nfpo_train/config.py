@@ -11,12 +11,14 @@ from typing import Any
 
 import yaml
 
+from nfpo_deploy.errors import NfpoError
+
 CONFIG_DIR = Path(__file__).resolve().parent / "configs"
 POLICIES = ("flow", "gaussian")
 SCHEDULES = ("linear", "fixed", "adaptive")
 
 
-class ConfigError(ValueError):
+class ConfigError(NfpoError):
     """A training configuration is malformed; the message names the entry and what was expected."""
 
 
@@ -156,9 +158,7 @@ class TrainConfig:
             raise ConfigError(f"schedule {self.algorithm.schedule!r} is not one of {SCHEDULES}")
         ratio = self.env.control_dt / self.env.physics_dt
         if abs(ratio - round(ratio)) > 1e-9:
-            raise ConfigError(
-                f"control_dt {self.env.control_dt} is not a multiple of physics_dt {self.env.physics_dt}"
-            )
+            raise ConfigError(f"control_dt {self.env.control_dt} is not a multiple of physics_dt {self.env.physics_dt}")
 
     @property
     def iterations(self) -> int:

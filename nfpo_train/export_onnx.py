@@ -14,13 +14,14 @@ from typing import Any
 import numpy as np
 import onnx
 import torch
-from nfpo_deploy.contract.manifest import PolicyManifest
-from nfpo_deploy.observation.builder import TermConfig
-from nfpo_deploy.policy.onnx_policy import OnnxPolicy
 from onnx import numpy_helper
 from rsl_rl.models import MLPModel
 from torch import nn
 
+from nfpo_deploy.contract.manifest import PolicyManifest
+from nfpo_deploy.errors import NfpoError
+from nfpo_deploy.observation.builder import TermConfig
+from nfpo_deploy.policy.onnx_policy import OnnxPolicy
 from nfpo_train.checkpoint import load_checkpoint
 from nfpo_train.config import TrainConfig, config_from_dict
 from nfpo_train.envs.go2_velocity import VelocityEnv
@@ -31,7 +32,7 @@ PARITY_TOLERANCE = 1e-5
 OPSET = 18
 
 
-class ExportError(RuntimeError):
+class ExportError(NfpoError):
     """The exported file does not reproduce the torch policy; nothing is left at the target path."""
 
 

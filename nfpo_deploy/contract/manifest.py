@@ -12,11 +12,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from robots import RobotSpec
 
 from nfpo_deploy.errors import ObservationError, PolicyError
 from nfpo_deploy.observation.builder import TermConfig
 from nfpo_deploy.observation.terms import term_width
+from robots import RobotSpec
 
 SCHEMA = 1
 REQUIRED = (

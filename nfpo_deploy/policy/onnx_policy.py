@@ -7,16 +7,18 @@ from pathlib import Path
 
 import numpy as np
 import onnxruntime
-from robots import RobotSpec
 
 from nfpo_deploy.contract.manifest import PolicyManifest, parse_metadata
 from nfpo_deploy.errors import PolicyError
+from robots import RobotSpec
 
 
 class OnnxPolicy:
     """Maps one observation to one action; deterministic unless noise is given."""
 
-    def __init__(self, session: onnxruntime.InferenceSession, manifest: PolicyManifest, path: Path, sha256: str) -> None:
+    def __init__(
+        self, session: onnxruntime.InferenceSession, manifest: PolicyManifest, path: Path, sha256: str
+    ) -> None:
         self.session, self.manifest, self.path, self.sha256 = session, manifest, path, sha256
         self.takes_noise = any(i.name == "noise" for i in session.get_overridable_initializers())
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 
 import numpy as np
-from robots import RobotSpec
 
 from nfpo_deploy.command.joint_targets import joint_targets
 from nfpo_deploy.observation.builder import ObservationBuilder
@@ -13,6 +12,7 @@ from nfpo_deploy.observation.gait import GaitClock
 from nfpo_deploy.observation.terms import ObservationInput
 from nfpo_deploy.policy.onnx_policy import OnnxPolicy
 from nfpo_deploy.types import JointCommand, StateEstimate, VelocityCommand
+from robots import RobotSpec
 
 RANGE_MARGIN = 0.25
 """An observation may exceed the training range by this part of its width before `observation_ok` turns false."""
@@ -49,9 +49,7 @@ class PolicyRunner:
         self.observation_ok = True
         self.inference_ms = 0.0
 
-    def step(
-        self, estimate: StateEstimate, command: VelocityCommand, noise: np.ndarray | None = None
-    ) -> JointCommand:
+    def step(self, estimate: StateEstimate, command: VelocityCommand, noise: np.ndarray | None = None) -> JointCommand:
         """Observe, infer and map to joint targets.
 
         Args:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from nfpo_deploy.observation.gait import MOVING_THRESHOLD
 
+from nfpo_deploy.observation.gait import MOVING_THRESHOLD
 from nfpo_train.config import CommandConfig
 
 

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from rsl_rl.env import VecEnv
+from tensordict import TensorDict
+
 from nfpo_deploy.command.joint_targets import joint_targets
 from nfpo_deploy.observation.builder import ObservationBuilder, TermConfig
 from nfpo_deploy.observation.gait import GaitClock
 from nfpo_deploy.observation.rotations import projected_gravity, rotate_inverse
 from nfpo_deploy.observation.terms import ObservationInput
-from robots import RobotSpec, load_robot
-from rsl_rl.env import VecEnv
-from tensordict import TensorDict
-
 from nfpo_train.config import ConfigError, EnvConfig
 from nfpo_train.envs.commands import CommandSampler
 from nfpo_train.envs.physics import BatchPhysics
 from nfpo_train.envs.rewards import REWARDS, StepData
+from robots import RobotSpec, load_robot
 
 TROT_OFFSETS = {"FR": 0.0, "RL": 0.0, "FL": 0.5, "RR": 0.5}
 """Phase of each leg in cycles: diagonal legs move together."""

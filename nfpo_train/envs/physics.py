@@ -8,10 +8,10 @@ import os
 import mujoco
 import numpy as np
 from mujoco import rollout
-from robots import RobotSpec
-from robots.mjcf import build_spec
 
 from nfpo_train.config import EnvConfig, RandomizationConfig
+from robots import RobotSpec
+from robots.mjcf import build_spec
 
 
 class BatchPhysics:
@@ -106,7 +106,9 @@ class BatchPhysics:
         )  # fmt: skip
         self._state[:] = self._states[:, -1]
 
-    def set_state(self, ids: np.ndarray, position: np.ndarray, quat: np.ndarray, q: np.ndarray, vel: np.ndarray) -> None:
+    def set_state(
+        self, ids: np.ndarray, position: np.ndarray, quat: np.ndarray, q: np.ndarray, vel: np.ndarray
+    ) -> None:
         """Place environments: position (n, 3), quat wxyz (n, 4), joints (n, N), base velocity (n, 6)."""
         self._state[ids] = 0.0
         self._state[ids, 1:4] = position
@@ -153,9 +155,7 @@ def _compile(spec: RobotSpec, cfg: EnvConfig) -> mujoco.MjModel:
         omit_sensors=("imu_quat", "imu_gyro", "imu_acc", "base_pos", "base_quat", "base_linvel"),
     )  # fmt: skip
     # The builder's floor brings textures of over a megabyte, which every environment's copy would hold again.
-    mj.worldbody.add_geom(
-        name="floor", type=mujoco.mjtGeom.mjGEOM_PLANE, size=[0, 0, 0.05], contype=1, conaffinity=1
-    )
+    mj.worldbody.add_geom(name="floor", type=mujoco.mjtGeom.mjGEOM_PLANE, size=[0, 0, 0.05], contype=1, conaffinity=1)
     site, joint = mujoco.mjtObj.mjOBJ_SITE, mujoco.mjtObj.mjOBJ_JOINT
     for foot in spec.feet:
         for kind, what in (("pos", mujoco.mjtSensor.mjSENS_FRAMEPOS), ("vel", mujoco.mjtSensor.mjSENS_FRAMELINVEL)):

@@ -74,7 +74,7 @@ class AffineCouplingFlow(nn.Module):
         return self.context_net(context)
 
     def forward(self, x: torch.Tensor, projected: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """y = T(x; c) and log|det ∂y/∂x|. Shapes (B, N), (B, K·H) → (B, N), (B,)."""
+        """Y = T(x; c) and log|det ∂y/∂x|. Shapes (B, N), (B, K·H) → (B, N), (B,)."""
         log_det = x.new_zeros(x.shape[0])
         for k in range(self.num_layers):
             kept, changed, order = self._indices(k)
@@ -85,7 +85,7 @@ class AffineCouplingFlow(nn.Module):
         return x, log_det
 
     def inverse(self, y: torch.Tensor, projected: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """x = T⁻¹(y; c) and log|det ∂x/∂y|, shapes as in `forward`."""
+        """X = T⁻¹(y; c) and log|det ∂x/∂y|, shapes as in `forward`."""
         log_det = y.new_zeros(y.shape[0])
         for k in reversed(range(self.num_layers)):
             kept, changed, order = self._indices(k)
