@@ -31,6 +31,8 @@ esac
 
 VENV="${NFPO_VENV:-$ROOT/.venv}"
 case $VENV in /*) ;; *) VENV="$ROOT/$VENV" ;; esac
+LOG="$VENV/setup.log"
+STAMPS="$VENV/nfpo"
 export VIRTUAL_ENV="$VENV"
 # Set by the environment itself, so that programs find the library there; it is not a prefix of the user's own.
 [ "${CYCLONEDDS_HOME:-}" != "$VENV/cyclonedds" ] || unset CYCLONEDDS_HOME
@@ -39,8 +41,6 @@ remembered="$(cat "$STAMPS/cyclonedds" 2>/dev/null || true)"
 if [ -z "${CYCLONEDDS_HOME:-}" ] && [ -n "$remembered" ] && [ "$remembered" != /usr ] && cyclonedds_usable "$remembered"; then
   export CYCLONEDDS_HOME="$remembered"
 fi
-LOG="$VENV/setup.log"
-STAMPS="$VENV/nfpo"
 
 # A sourced ROS installation must not leak another rclpy into the environment.
 if [ -n "${ROS_DISTRO:-}" ]; then
