@@ -49,9 +49,7 @@ class InProcessRobot:
         errors: sensor errors; None for `SensorErrors()`.
     """
 
-    def __init__(
-        self, spec: RobotSpec, config: SimConfig | None = None, errors: SensorErrors | None = None
-    ) -> None:
+    def __init__(self, spec: RobotSpec, config: SimConfig | None = None, errors: SensorErrors | None = None) -> None:
         self.spec = spec
         config = config or SimConfig(robot=spec.name, initial_pose="default")
         self._errors = errors or SensorErrors()

@@ -15,21 +15,21 @@ from robots.loader import RobotSpec
 class TrotGait:
     """Shape of the trot. Diagonal pairs swing in turn; velocities are what the feet ask for, not what is reached."""
 
-    vx: float = 0.3
+    vx: float = 0.4
     vy: float = 0.0
     wz: float = 0.0
     period: float = 0.4
     """s."""
     duty: float = 0.55
     """Fraction of the period that a foot stands."""
-    lift: float = 0.06
+    lift: float = 0.08
     """m."""
     height: float = 0.28
     """m, base_link above the ground."""
     ramp: float = 1.0
     """s from standing to full strides."""
-    stiffness: float = 60.0
-    damping: float = 2.0
+    stiffness: float = 150.0
+    damping: float = 4.0
 
     def __post_init__(self) -> None:
         if not (self.period > 0 and self.ramp > 0 and 0.5 <= self.duty < 1):
@@ -60,9 +60,7 @@ class ScriptedTrot:
         step = 1e-3
         dq = (self._legs.inverse(self._feet(time + step)) - q) / step
         n = self._spec.num_joints
-        return MotorCommand(
-            q, dq, np.full(n, self.gait.stiffness), np.full(n, self.gait.damping), np.zeros(n)
-        )
+        return MotorCommand(q, dq, np.full(n, self.gait.stiffness), np.full(n, self.gait.damping), np.zeros(n))
 
     def _feet(self, time: float) -> np.ndarray:
         g = self.gait

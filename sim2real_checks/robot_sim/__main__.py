@@ -70,8 +70,8 @@ class Arguments:
         default_factory=list
     )
     """At time T (s) add VX, VY (m/s, world frame) to the base's velocity; may be repeated."""
-    remote: Annotated[list[str], tyro.conf.arg(metavar="T[,KEYS][,STICK=V]"), tyro.conf.UseAppendAction] = (
-        field(default_factory=list)
+    remote: Annotated[list[str], tyro.conf.arg(metavar="T[,KEYS][,STICK=V]"), tyro.conf.UseAppendAction] = field(
+        default_factory=list
     )
     """From time T (s) on, hold these keys (A+B) and sticks (lx, ly, rx, ry); may be repeated."""
     record: Path | None = None
@@ -87,7 +87,7 @@ class Arguments:
 def main() -> int:
     """Run until stopped. Exit status: 0 after an orderly end, 2 for a bad option or an unusable channel."""
     arguments = tyro.cli(Arguments, prog="python -m sim2real_checks.robot_sim", description=_EXAMPLES)
-    logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")
+    logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s", stream=sys.stdout)
     with tempfile.TemporaryDirectory() as scratch:
         try:
             config = _config(arguments, Path(scratch))
@@ -97,8 +97,6 @@ def main() -> int:
             return 2
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: sim.stop())
-        where = f"DDS domain {config.domain_id}, interface {config.interface}"
-        print(f"robot_sim: {config.robot} on {where}", flush=True)
         try:
             summary = sim.run()
         except NfpoError as error:

@@ -49,9 +49,7 @@ class Plant:
         self._qvel = np.array([joint.dofadr[0] for joint in joints])
         self._ctrl = np.array([by_joint[joint.id] for joint in joints])
         self._base = int(model.body_rootid[model.jnt_bodyid[joints[0].id]])
-        self._sensors = {
-            part: _sensor_slice(model, f"{spec.imu_site}_{part}") for part in ("quat", "gyro", "acc")
-        }
+        self._sensors = {part: _sensor_slice(model, f"{spec.imu_site}_{part}") for part in ("quat", "gyro", "acc")}
         touches = [f"{foot.name.removesuffix('_foot')}_touch" for foot in spec.feet]
         self._touch = np.array([model.sensor(name).adr[0] for name in touches])
         self._foot_sites = np.array([model.site(foot.name).id for foot in spec.feet])
@@ -114,9 +112,7 @@ class Plant:
     def _add_payload(self, mass: float) -> None:
         body_mass = self.model.body_mass[self._base]
         if body_mass + mass <= 0:
-            raise SimConfigError(
-                f"payload must be above {-body_mass:.2f} kg, the base's own mass; got {mass}"
-            )
+            raise SimConfigError(f"payload must be above {-body_mass:.2f} kg, the base's own mass; got {mass}")
         # At the centre of mass and of the base's own shape: inertia grows with mass.
         self.model.body_inertia[self._base] *= (body_mass + mass) / body_mass
         self.model.body_mass[self._base] += mass

@@ -9,11 +9,13 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sim2real_checks.robot_sim.motors import MotorBank
-from sim2real_checks.robot_sim.plant import Plant
+if TYPE_CHECKING:
+    from sim2real_checks.robot_sim.motors import MotorBank
+    from sim2real_checks.robot_sim.plant import Plant
 
 RAW_SUFFIX = ".partial"
 

@@ -1,4 +1,4 @@
-"""Make a video or a strip of pictures from a record, after the run, so that rendering never disturbs real time.
+"""Video or a strip of pictures from a record, made after the run so that it never disturbs real time.
 
 `python -m sim2real_checks.robot_sim.render run.npz --video run.mp4 --strip run.png`
 """
@@ -49,10 +49,14 @@ class Arguments:
     """s into the run where the pictures start."""
     end: float | None = None
     """s into the run where they end."""
+    fine_video: bool = False
+    """Shadows and smooth edges in the video too: three times slower without a GPU."""
 
 
-def pictures_at(record: Path, times: np.ndarray, width: int, height: int) -> Iterator[np.ndarray]:
-    """Yield one picture (height, width, 3) uint8 for each time (s) of the run, seen by the model's tracking camera.
+def pictures_at(record: Path, times: np.ndarray, width: int, height: int, fine: bool = True) -> Iterator[np.ndarray]:
+    """Yield one picture (height, width, 3) uint8 for each time (s) of the run, seen by the tracking camera.
+
+    `fine` adds shadows and smooth edges.
 
     Raises:
         RenderError: no off-screen renderer on this machine.
@@ -64,13 +68,17 @@ def pictures_at(record: Path, times: np.ndarray, width: int, height: int) -> Ite
     mujoco = _import_mujoco()
     from robots import mjcf
 
-    model = mjcf.build_model(meta["robot"])
+    spec = mjcf.build_spec(meta["robot"])
+    if not fine:
+        spec.visual.quality.offsamples = 0
+    model = spec.compile()
     data = mujoco.MjData(model)
     try:
         renderer = mujoco.Renderer(model, height, width)
     except Exception as error:  # each GL backend fails with exceptions of its own
         raise RenderError(f"no off-screen renderer: {error}; {_remedy()}") from error
     with renderer:
+        renderer.scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = fine
         for row in np.searchsorted(columns["time"], times).clip(max=len(columns["time"]) - 1):
             data.qpos[:] = columns["qpos"][row]
             mujoco.mj_forward(model, data)
@@ -78,7 +86,9 @@ def pictures_at(record: Path, times: np.ndarray, width: int, height: int) -> Ite
             yield renderer.render()
 
 
-def write_video(record: Path, path: Path, times: np.ndarray, fps: int, width: int, height: int) -> None:
+def write_video(
+    record: Path, path: Path, times: np.ndarray, fps: int, width: int, height: int, fine: bool = False
+) -> None:
     """Encode an H.264 .mp4; errors as `pictures_at`, and RenderError where no encoder is installed."""
     try:
         import imageio_ffmpeg
@@ -86,7 +96,7 @@ def write_video(record: Path, path: Path, times: np.ndarray, fps: int, width: in
         raise RenderError("no video encoder: pip install imageio-ffmpeg") from error
     writer = None
     try:
-        for picture in pictures_at(record, times, width, height):
+        for picture in pictures_at(record, times, width, height, fine):
             if writer is None:
                 writer = imageio_ffmpeg.write_frames(str(path), (width, height), fps=fps)
                 writer.send(None)
@@ -120,7 +130,7 @@ def main() -> int:
             write_strip(arguments.record, arguments.strip, moments, *size)
         if arguments.video:
             moments = np.arange(start, end, 1 / arguments.fps)
-            write_video(arguments.record, arguments.video, moments, arguments.fps, *size)
+            write_video(arguments.record, arguments.video, moments, arguments.fps, *size, arguments.fine_video)
     except RenderError as error:
         print(f"render: {error}", file=sys.stderr)
         return NO_RENDERER
@@ -137,9 +147,7 @@ def _span(arguments: Arguments) -> tuple[float, float]:
         if getattr(arguments, name) <= 0:
             raise ValueError(f"{name} must be above zero, got {getattr(arguments, name)}")
     if arguments.width % 16 or arguments.height % 16:
-        raise ValueError(
-            f"width and height must be multiples of 16, got {arguments.width}x{arguments.height}"
-        )
+        raise ValueError(f"width and height must be multiples of 16, got {arguments.width}x{arguments.height}")
     if not (arguments.video or arguments.strip):
         raise ValueError("nothing to do: give --video and/or --strip")
     times = load_record(arguments.record)[0]["time"]
@@ -147,9 +155,7 @@ def _span(arguments: Arguments) -> tuple[float, float]:
         raise ValueError(f"{arguments.record}: the record is empty")
     end = float(times[-1]) if arguments.end is None else min(arguments.end, float(times[-1]))
     if not 0 <= arguments.start <= end:
-        raise ValueError(
-            f"start {arguments.start} s lies outside the record, which ends at {times[-1]:.2f} s"
-        )
+        raise ValueError(f"start {arguments.start} s lies outside the record, which ends at {times[-1]:.2f} s")
     return arguments.start, end
 
 

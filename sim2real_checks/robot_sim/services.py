@@ -30,9 +30,7 @@ Handler = Callable[[str], tuple[int, str]]
 class RpcServer:
     """Answers one service's requests from a table of handlers: api id → function of the parameter string."""
 
-    def __init__(
-        self, participant: DdsParticipant, service: str, version: str, handlers: dict[int, Handler]
-    ) -> None:
+    def __init__(self, participant: DdsParticipant, service: str, version: str, handlers: dict[int, Handler]) -> None:
         from unitree_sdk2py.idl.unitree_api.msg import dds_ as api
 
         self._api = api
@@ -72,9 +70,7 @@ class RpcServer:
         self._waiting.clear()
 
 
-def motion_switcher_server(
-    participant: DdsParticipant, builtin: BuiltinController, plant: Plant
-) -> RpcServer:
+def motion_switcher_server(participant: DdsParticipant, builtin: BuiltinController, plant: Plant) -> RpcServer:
     """The service that clients ask to release the built-in controller."""
 
     def check(_: str) -> tuple[int, str]:

@@ -129,6 +129,8 @@ class RobotSim:
         recorder = self._open_recorder()
         try:
             self._open_channels(participant)
+            config = self.config
+            log.info("%s on DDS domain %d, interface %s", config.robot, config.domain_id, config.interface)
             self.ready.set()
             return self._loop(recorder)
         finally:
@@ -188,9 +190,10 @@ class RobotSim:
             if count % every["services"] == 0:
                 self._serve()
             self._drive(count, every)
+            torque = self._motors.step(self._plant.q, self._plant.dq)
             if recorder is not None and count % every["record"] == 0:
                 self._record(recorder)
-            self._plant.finish(self._motors.step(self._plant.q, self._plant.dq))
+            self._plant.finish(torque)
             count += 1
             if config.real_time:
                 origin = self._pace(origin, count * step)
