@@ -409,9 +409,7 @@ class Gate:
         if q is not free:
             self._at_limit[:] = (q != free) | (tau != target.tau) | (damping != target.damping)
             q = limits.clamp_positions(limits.limit_rate(q, sent.q, step), self._lower, self._upper)
-        stiffness, tau, damping = limits.bound_torque_by_gains(
-            state.q, state.dq, q, dq, stiffness, damping, tau, limit
-        )
+        stiffness, tau, damping = limits.bound_torque_by_gains(state.q, state.dq, q, dq, stiffness, damping, tau, limit)
         if self._activity is Activity.TRACKING and (
             stiffness is not target.stiffness or damping is not target.damping or (q != target.q).any()
         ):

@@ -219,9 +219,7 @@ class CommandInput:
         for name in self.FIELDS:
             if not all_finite(getattr(command, name)):
                 return f"non-finite {name}"
-        if not gains_allowed(
-            command.stiffness, command.damping, spec.max_gains.stiffness, spec.max_gains.damping
-        ):
+        if not gains_allowed(command.stiffness, command.damping, spec.max_gains.stiffness, spec.max_gains.damping):
             return "gains outside [0, maximum]"
         if (np.abs(command.dq) > spec.velocity_limit).any():
             return "target speed beyond the joint's limit"
