@@ -7,12 +7,15 @@ Our own messages carry quaternions as wxyz; only the standard ones use xyzw, and
 from __future__ import annotations
 
 from array import array
+from dataclasses import fields
+from enum import IntEnum
 from typing import Any
 
 import numpy as np
 from builtin_interfaces.msg import Time
 from geometry_msgs.msg import Quaternion, TransformStamped, Twist, Vector3
 from nav_msgs.msg import Odometry
+from nfpo_msgs.msg import BridgeStatus as BridgeStatusMsg
 from nfpo_msgs.msg import JointCommand as JointCommandMsg
 from nfpo_msgs.msg import RobotState as RobotStateMsg
 from nfpo_msgs.msg import SafetyPermit as SafetyPermitMsg
@@ -21,7 +24,16 @@ from robots.loader import RobotSpec
 from sensor_msgs.msg import Imu, JointState
 
 from nfpo_deploy.errors import MessageError
-from nfpo_deploy.types import JointCommand, Mode, RobotState, SafetyPermit, StateEstimate, VelocityCommand
+from nfpo_deploy.types import (
+    BridgeStatus,
+    GatePhase,
+    JointCommand,
+    Mode,
+    RobotState,
+    SafetyPermit,
+    StateEstimate,
+    VelocityCommand,
+)
 
 BASE_FRAME = "base_link"
 ODOM_FRAME = "odom"
@@ -152,8 +164,8 @@ def fill_joint_command(message: JointCommandMsg, command: JointCommand, spec: Ro
 def joint_command_from(message: JointCommandMsg, spec: RobotSpec) -> JointCommand:
     """Decode a joint command; raises `MessageError` as `robot_state_from`."""
     check_joint_order(message, spec, "JointCommand")
-    fields = ("q", "dq", "stiffness", "damping", "tau")
-    vectors = {field: _vector(getattr(message, field), spec.num_joints, f"JointCommand.{field}") for field in fields}
+    names = ("q", "dq", "stiffness", "damping", "tau")
+    vectors = {name: _vector(getattr(message, name), spec.num_joints, f"JointCommand.{name}") for name in names}
     return JointCommand(
         seq=message.seq,
         state_tick=message.state_tick,
@@ -182,6 +194,28 @@ def permit_from(message: SafetyPermitMsg) -> SafetyPermit:
         known = ", ".join(f"{m.value} {m.name}" for m in Mode)
         raise MessageError(f"SafetyPermit.mode: {message.mode} is not one of {known}") from None
     return SafetyPermit(seq=message.seq, mode=mode, reason=message.reason)
+
+
+def fill_bridge_status(message: BridgeStatusMsg, status: BridgeStatus, stamp: Time) -> None:
+    """Write one bridge status into a message; the fields have the same names on both sides."""
+    message.header.stamp = stamp
+    for field in fields(BridgeStatus):
+        value = getattr(status, field.name)
+        setattr(message, field.name, int(value) if isinstance(value, IntEnum) else value)
+
+
+def bridge_status_from(message: BridgeStatusMsg) -> BridgeStatus:
+    """Decode a bridge status.
+
+    Raises:
+        MessageError: a phase or mode that this version does not know.
+    """
+    values = {field.name: getattr(message, field.name) for field in fields(BridgeStatus)}
+    try:
+        values["phase"], values["permit_mode"] = GatePhase(message.phase), Mode(message.permit_mode)
+    except ValueError as error:
+        raise MessageError(f"BridgeStatus: {error}; all nodes must run the same version") from None
+    return BridgeStatus(**values)
 
 
 def velocity_from(message: Twist) -> VelocityCommand:

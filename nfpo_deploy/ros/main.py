@@ -1,0 +1,104 @@
+"""What every node process does: start nodes, serve them on a slow thread, stop them in order."""
+
+from __future__ import annotations
+
+import gc
+import os
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from types import FrameType
+from typing import TYPE_CHECKING
+
+# Threads of the numerical libraries would fight over the few cores that the loops need.
+for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ.setdefault(_variable, "1")
+
+import rclpy  # noqa: E402
+from rclpy.executors import SingleThreadedExecutor  # noqa: E402
+from rclpy.lifecycle import TransitionCallbackReturn  # noqa: E402
+from rclpy.signals import SignalHandlerOptions  # noqa: E402
+
+if TYPE_CHECKING:
+    from nfpo_deploy.ros.node_base import LoopNode
+
+SPIN_PERIOD_S = 0.2
+COLLECT_PERIOD_S = 5.0
+THREAD_SWITCH_S = 0.0005
+
+
+class Stop:
+    """Set by SIGINT and SIGTERM."""
+
+    def __init__(self) -> None:
+        self.signal = 0
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        self.signal = number
+
+
+def run_nodes(node_types: Sequence[type[LoopNode]], arguments: list[str] | None = None) -> int:
+    """Run nodes in this process until SIGINT, SIGTERM or the failure of one of them.
+
+    Nodes are stopped in the order given; put the bridge first, so that the robot is damped while the others
+    still run.
+
+    Returns:
+        Exit status: 0 after a requested stop, 1 when a node could not start or its loop failed.
+    """
+    stop = Stop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, stop)
+    # rclpy's own handlers would invalidate the context at once, while the bridge still has to damp and report.
+    rclpy.init(args=sys.argv if arguments is None else arguments, signal_handler_options=SignalHandlerOptions.NO)
+    # With several loops in one process, none may hold the interpreter for 5 ms.
+    sys.setswitchinterval(THREAD_SWITCH_S)
+    nodes = [node_type() for node_type in node_types]
+    executor = SingleThreadedExecutor()
+    for node in nodes:
+        executor.add_node(node)
+    try:
+        if not all(_start(node) for node in nodes):
+            return 1
+        _serve(executor, nodes, stop)
+        return _failed(nodes)
+    finally:
+        for node in nodes:
+            node.trigger_shutdown()
+        for node in nodes:
+            executor.remove_node(node)
+            node.destroy_node()
+        executor.shutdown()
+        rclpy.try_shutdown()
+
+
+def _start(node: LoopNode) -> bool:
+    if not node.get_parameter("autostart").value:
+        return True
+    for transition in (node.trigger_configure, node.trigger_activate):
+        if transition() != TransitionCallbackReturn.SUCCESS:
+            print(node.failure or f"{node.NAME} did not start", file=sys.stderr, flush=True)
+            return False
+    return True
+
+
+def _serve(executor: SingleThreadedExecutor, nodes: list[LoopNode], stop: Stop) -> None:
+    # Collecting garbage stops every thread: freeze what start-up made, and collect the little that follows at
+    # moments of our own choice.
+    gc.collect()
+    gc.freeze()
+    gc.disable()
+    collect_at = time.monotonic() + COLLECT_PERIOD_S
+    while not stop.signal and not any(node.failure for node in nodes if node.loop_failed):
+        executor.spin_once(timeout_sec=SPIN_PERIOD_S)
+        if time.monotonic() > collect_at:
+            gc.collect()
+            collect_at = time.monotonic() + COLLECT_PERIOD_S
+
+
+def _failed(nodes: list[LoopNode]) -> int:
+    failures = [node.failure for node in nodes if node.loop_failed]
+    for failure in failures:
+        print(failure, file=sys.stderr, flush=True)
+    return 1 if failures else 0

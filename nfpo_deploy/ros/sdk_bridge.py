@@ -1,0 +1,229 @@
+"""sdk_bridge: owns the robot's channel and the gate, the only place where motor commands are made.
+
+Every cycle (500 Hz): read the newest LowState, let the gate decide, write LowCmd, then publish. Stopping the
+node in any orderly way (deactivate, shutdown, SIGINT, SIGTERM) keeps the loop damping for a while, because the
+robot keeps obeying the last command that it got.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Any
+
+from nfpo_msgs.msg import BridgeStatus as BridgeStatusMsg
+from nfpo_msgs.msg import JointCommand as JointCommandMsg
+from nfpo_msgs.msg import RobotState as RobotStateMsg
+from nfpo_msgs.msg import SafetyPermit as SafetyPermitMsg
+from sensor_msgs.msg import Imu, JointState
+
+from nfpo_deploy.errors import MessageError, TransportError
+from nfpo_deploy.ros import conversions, topics
+from nfpo_deploy.ros.loop import NS, RateLoop, Samples
+from nfpo_deploy.ros.main import run_nodes
+from nfpo_deploy.ros.node_base import SENSOR_QOS, LoopNode, command_qos
+from nfpo_deploy.ros.parameters import Declaration, above_zero, integer_between, not_empty
+from nfpo_deploy.safety.gate import Gate
+from nfpo_deploy.transport import Transport, open_transport
+from nfpo_deploy.types import BridgeStatus, GatePhase, JointCommand, Mode, MotorCommand, RobotState, SafetyPermit
+
+FAILURE_DAMPING_S = 1.0
+
+
+class SdkBridge(LoopNode):
+    """Lifecycle node `sdk_bridge`."""
+
+    NAME = "sdk_bridge"
+    PARAMETERS = (
+        Declaration("interface", "lo", "network interface of the robot; lo for the simulator", not_empty),
+        Declaration("domain_id", 0, "DDS domain of the robot; real robots use 0", integer_between(0, 232)),
+        Declaration("rate_hz", 500.0, "rate of the loop and of LowCmd, Hz", above_zero),
+        Declaration("status_rate_hz", 50.0, "rate of the bridge status, Hz", above_zero),
+        Declaration("standard_rate_hz", 100.0, "rate of /joint_states and /imu/data, Hz", above_zero),
+        Declaration("release_mode", True, "release the robot's built-in controller when activated"),
+        Declaration("release_timeout_s", 15.0, "how long to try to release it, s", above_zero),
+        Declaration("stop_damping_s", 3.0, "how long to damp before the loop ends, s", above_zero),
+    )
+
+    def setup(self) -> None:
+        settings, spec = self.settings, self.spec
+        self._gate = Gate(spec, settings["rate_hz"])
+        self._transport: Transport = open_transport(spec, settings["interface"], settings["domain_id"])
+        self._states = self.publish_on(RobotStateMsg, topics.ROBOT_STATE, SENSOR_QOS)
+        self._statuses = self.publish_on(BridgeStatusMsg, topics.BRIDGE_STATUS, SENSOR_QOS)
+        self._joint_states = self.publish_on(JointState, topics.JOINT_STATES, SENSOR_QOS)
+        self._imu = self.publish_on(Imu, topics.IMU, SENSOR_QOS)
+        self._permits = self.poll(SafetyPermitMsg, topics.PERMIT, command_qos(spec.safety.permit_timeout))
+        self._commands = self.poll(JointCommandMsg, topics.JOINT_COMMAND, command_qos(spec.safety.command_timeout))
+        self._state_message, self._status_message = RobotStateMsg(), BridgeStatusMsg()
+        self._status_every = max(1, round(settings["rate_hz"] / settings["status_rate_hz"]))
+        self._standard_period_ns = round(NS / settings["standard_rate_hz"])
+        self._latencies = Samples(250)
+        self._forget()
+
+    def _forget(self) -> None:
+        self._state: RobotState | None = None
+        self._permit: SafetyPermit | None = None
+        self._permit_ns = 0
+        self._command: JointCommand | None = None
+        self._command_ns = 0
+        self._unanswered = False
+        self._cycle = 0
+        self._next_standard_ns = 0
+        self._stop_until_ns = 0
+        self._passive_since_ns = 0
+        self._loop_statistics = (0.0, 0.0)
+
+    def start(self) -> None:
+        # Nothing that was received or counted before belongs to this activation.
+        self._forget()
+        for subscription in (self._permits, self._commands):
+            subscription.newest()
+        self._gate = Gate(self.spec, self.settings["rate_hz"])
+        if not self.settings["release_mode"]:
+            return
+        try:
+            released = self._transport.release_mode(self.settings["release_timeout_s"])
+        except TransportError as error:
+            raise TransportError(f"{error}; where no such controller exists, set release_mode to false") from error
+        if released:
+            self.get_logger().info(f"released the robot's built-in controller {released!r}")
+
+    def tick(self, now_ns: int) -> None:
+        self._cycle_once(self._receive_permit, self._receive_command)
+
+    def stopping(self, now_ns: int) -> bool:
+        if not self._stop_until_ns:
+            self._stop_until_ns = now_ns + round(self.settings["stop_damping_s"] * NS)
+            if self._passive_since_ns:
+                # Damping that has lasted counts.
+                self._stop_until_ns -= now_ns - self._passive_since_ns
+            self.get_logger().info("stopping: the robot is damped first")
+        self._cycle_once(self._own_damp_permit, lambda: None)
+        return now_ns >= self._stop_until_ns or self._gate.phase == GatePhase.ZERO_TORQUE
+
+    def after_failure(self) -> None:
+        # The loop's own code has failed, so only the parts that move motors run here.
+        loop = RateLoop(self.settings["rate_hz"])
+        for _ in range(round(FAILURE_DAMPING_S * self.settings["rate_hz"])):
+            now_ns = loop.wait()
+            self._state = self._transport.read_state() or self._state
+            self._own_damp_permit()
+            self._write(self._gate_step(now_ns))
+
+    def teardown(self) -> None:
+        transport = getattr(self, "_transport", None)
+        if transport is not None:
+            transport.close()
+
+    # One cycle.
+
+    def _cycle_once(self, receive_permit: Any, receive_command: Any) -> None:
+        fresh = self._transport.read_state()
+        self._state = fresh or self._state
+        receive_permit()
+        receive_command()
+        now_ns = time.monotonic_ns()
+        self._write(self._gate_step(now_ns))
+        if self._unanswered:
+            self._unanswered = False
+            if self._command is not None and self._gate.phase == GatePhase.TRACKING:
+                self._latencies.add((time.monotonic_ns() - self._command.state_received_ns) * 1e-6)
+        passive = self._gate.phase in (GatePhase.DAMPING, GatePhase.ZERO_TORQUE)
+        self._passive_since_ns = (self._passive_since_ns or now_ns) if passive else 0
+        # Publishing comes last: no command waits for it.
+        if fresh is not None:
+            self._publish_state(fresh, now_ns)
+        self._cycle += 1
+        if self._cycle % self._status_every == 0:
+            self._publish_status(now_ns)
+
+    def _gate_step(self, now_ns: int) -> MotorCommand:
+        return self._gate.step(
+            now_ns, self._state, self._permit, self._permit_ns, self._command, self._command_ns
+        )
+
+    def _write(self, command: MotorCommand) -> None:
+        if self._gate.write:
+            self._transport.write_command(command)
+
+    def _receive_permit(self) -> None:
+        message = self._permits.newest()
+        if message is not None:
+            try:
+                self._permit, self._permit_ns = conversions.permit_from(message), time.monotonic_ns()
+            except MessageError as error:
+                self._permit = None
+                self.report_message_error(error)
+
+    def _receive_command(self) -> None:
+        message = self._commands.newest()
+        if message is not None:
+            try:
+                self._command = conversions.joint_command_from(message, self.spec)
+                self._command_ns = time.monotonic_ns()
+                self._unanswered = True
+            except MessageError as error:
+                self._command = None
+                self.report_message_error(error)
+
+    def _own_damp_permit(self) -> None:
+        seq = self._permit.seq + 1 if self._permit is not None else 1
+        self._permit = SafetyPermit(seq, Mode.DAMP, "the bridge is stopping")
+        self._permit_ns = time.monotonic_ns()
+
+    # What others see.
+
+    def _publish_state(self, state: RobotState, now_ns: int) -> None:
+        stamp = conversions.stamp_of(self.stamp_ns())
+        conversions.fill_robot_state(self._state_message, state, self.spec, stamp)
+        self._states.publish(self._state_message)
+        if now_ns >= self._next_standard_ns:
+            self._next_standard_ns = now_ns + self._standard_period_ns
+            self._joint_states.publish(conversions.joint_state_message(state, self.spec, stamp))
+            self._imu.publish(conversions.imu_message(state, stamp))
+
+    def _publish_status(self, now_ns: int) -> None:
+        if self._cycle % (self._status_every * 10) == 0:
+            self._loop_statistics = self.loop.statistics()
+        status = self._status(now_ns)
+        conversions.fill_bridge_status(self._status_message, status, conversions.stamp_of(self.stamp_ns()))
+        self._statuses.publish(self._status_message)
+
+    def _status(self, now_ns: int) -> BridgeStatus:
+        gate, counts = self._gate, self._transport.statistics
+        rate, jitter = self._loop_statistics
+        return BridgeStatus(
+            phase=gate.phase,
+            permit_mode=self._permit.mode if self._permit is not None else Mode.DAMP,
+            reason=gate.reason,
+            tripped=gate.tripped,
+            stand_reached=gate.stand_reached,
+            sit_reached=gate.sit_reached,
+            state_age=_age(now_ns, self._state and self._state.received_ns),
+            command_age=_age(now_ns, self._command and self._command_ns),
+            permit_age=_age(now_ns, self._permit and self._permit_ns),
+            lowstate_count=counts.lowstate_count,
+            lowstate_crc_errors=counts.crc_errors,
+            lowstate_lost=counts.lost,
+            lowcmd_count=counts.lowcmd_count,
+            limited_count=gate.limited_count,
+            loop_rate=rate,
+            loop_jitter_p99_ms=jitter,
+            loop_overruns=self.loop.overruns,
+            latency_p50_ms=self._latencies.percentile(50),
+            latency_p99_ms=self._latencies.percentile(99),
+        )
+
+
+def _age(now_ns: int, then_ns: int | None) -> float:
+    return (now_ns - then_ns) / NS if then_ns else float("inf")
+
+
+def main() -> None:
+    """Entry point of the process."""
+    sys.exit(run_nodes([SdkBridge]))
+
+
+if __name__ == "__main__":
+    main()
