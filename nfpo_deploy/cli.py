@@ -24,7 +24,7 @@ CommandFunction = Callable[[list[str]], int]
 
 @dataclass(frozen=True)
 class Command:
-    """One subcommand. `target` is `module:function`; `extra` names the optional dependencies that it needs."""
+    """One subcommand. `target` is `module:function`; `extra` names what it needs installed."""
 
     name: str
     target: str

@@ -91,6 +91,8 @@ make_environment() {
   rm -rf "$VENV" && mkdir -p "$STAMPS"
   printf '%s\n' "$ROOT" >"$STAMPS/root"
   printf '%s\n' "$log" >"$LOG"
+  # Built for the environment that is gone, and perhaps for another Python.
+  rm -rf ros2_ws/build ros2_ws/install
   run_step "virtual environment with Python $(python_version "$python")" "Is the disk full?" \
     "$python" -m venv "$VENV"
   run_step "newest pip" "Check the network, or a proxy in pip's configuration." \
