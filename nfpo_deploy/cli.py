@@ -45,7 +45,7 @@ COMMANDS = (
         "launch",
         "nfpo_deploy.supervisor:launch_command",
         "start the ROS 2 graph for a robot or a simulated one",
-        "nfpo launch --interface eth0",
+        "nfpo launch go2_walk sim:=true",
         "ros",
     ),
     Command(
@@ -91,9 +91,7 @@ def plugin_commands() -> dict[str, Command]:
     for point in entry_points(group=ENTRY_POINT_GROUP):
         if point.name not in builtin_commands():
             package = point.dist.name if point.dist is not None else point.module
-            found[point.name] = Command(
-                point.name, point.value, f"added by {package}", f"nfpo {point.name} --help"
-            )
+            found[point.name] = Command(point.name, point.value, f"added by {package}", f"nfpo {point.name} --help")
     return found
 
 
@@ -110,23 +108,21 @@ def help_text() -> str:
 
 
 def load_command(command: Command) -> CommandFunction:
-    """Import the function of a subcommand.
-
-    Raises:
-        NfpoError: a package that the command needs is not installed; the message names the extra.
-    """
+    """Import the function of a subcommand; raises ModuleNotFoundError where a package is missing."""
     module_name, _, function_name = command.target.partition(":")
-    try:
-        function: CommandFunction = getattr(importlib.import_module(module_name), function_name)
-    except ModuleNotFoundError as error:
-        missing = (error.name or "").partition(".")[0]
-        if not missing or missing in OWN_PACKAGES or not command.extra:
-            raise
-        raise NfpoError(
-            f"`nfpo {command.name}` needs the Python package {missing!r}, which is not installed; "
-            f'install it with: pip install "nfpo[{command.extra}]" (in a clone: make setup)'
-        ) from error
+    function: CommandFunction = getattr(importlib.import_module(module_name), function_name)
     return function
+
+
+def missing_package_message(command: Command, error: ModuleNotFoundError) -> str | None:
+    """What to install for a command; None when the module is our own, which is a defect of this project."""
+    missing = (error.name or "").partition(".")[0]
+    if not missing or missing in OWN_PACKAGES or not command.extra:
+        return None
+    return (
+        f"needs the Python package {missing!r}, which is not installed; "
+        f'install it with: pip install "nfpo[{command.extra}]" (in a clone: make setup)'
+    )
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -147,6 +143,12 @@ def main(argv: list[str] | None = None) -> int:
         return load_command(command)(arguments[1:])
     except KeyboardInterrupt:
         return INTERRUPTED
+    except ModuleNotFoundError as error:
+        message = missing_package_message(command, error)
+        if message is None:
+            raise
+        print(f"nfpo {name}: {message}", file=sys.stderr)
+        return 1
     except Exception as error:
         # A failure that we named ourselves says all; anything else is a defect and keeps its traceback.
         if not _is_named_failure(error):

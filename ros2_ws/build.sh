@@ -77,6 +77,10 @@ build_package() {
   echo "$wanted" > "$stamp"
 }
 
+mkdir -p build
+exec 9> build/.lock
+flock 9 # two builds at once would remove each other's files
+
 build_package nfpo_msgs
 if $wheels; then
   build_package tf2_msgs

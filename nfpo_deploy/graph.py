@@ -1,0 +1,367 @@
+"""The node graph of a launch as plain data: arguments, processes, parameters, and what ends what.
+
+Two programs turn it into running processes: `go2_walk.launch.py` for the real `ros2 launch`, and
+`nfpo_deploy.supervisor` where only the ROS wheels exist. Neither decides anything by itself.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from robots.loader import RobotSpec, load_robot
+
+from nfpo_deploy.errors import GraphError, PolicyError
+
+PACKAGE = "nfpo_deploy"
+NODES = ("sdk_bridge", "state_estimator", "policy_inference", "safety_watchdog")
+SIMULATOR = "robot_sim"
+NO_POLICY = "none"
+MAX_DOMAIN_ID = 232
+TRUE, FALSE = ("true", "1", "yes", "on"), ("false", "0", "no", "off")
+
+
+@dataclass(frozen=True)
+class Argument:
+    """A launch argument, given as `name:=value`."""
+
+    name: str
+    default: str
+    description: str
+
+
+GO2_WALK = (
+    Argument("sim", "false", "start a simulated robot on the loopback interface: true or false"),
+    Argument("interface", "", "network interface wired to the robot, for example eth0; sim:=true uses lo"),
+    Argument("policy", "walk", "ONNX file, or the name of a policy of the robot; 'none' only stands and sits"),
+    Argument("robot", "go2", "robot folder under robots/"),
+    Argument("domain_id", "0", "DDS domain of the robot; real robots use 0"),
+    Argument("ros_domain_id", "42", "ROS domain; never the robot's, their messages would mix"),
+    Argument("composed", "false", "run the four nodes in one process: true or false"),
+    Argument("release_mode", "true", "release the robot's built-in controller first: true or false"),
+    Argument("realtime_priority", "0", "SCHED_FIFO priority of the bridge's loop, 0 for the normal scheduler"),
+    Argument("params_file", "", "YAML file with node parameters, as config/go2_walk.yaml"),
+    Argument("record", "", "log the simulator's ground truth to this .npz or .csv file (sim:=true)"),
+    Argument("video", "", "write an .mp4 of the simulated run to this file at the end (sim:=true)"),
+    Argument("sim_options", "", "further options of the simulator, for example '--push 5,0.5,0'"),
+    Argument("log_level", "info", "level of the nodes' log: debug, info, warn or error"),
+)
+GRAPHS: dict[str, tuple[Argument, ...]] = {"go2_walk": GO2_WALK}
+
+
+@dataclass(frozen=True)
+class Process:
+    """One process of the graph."""
+
+    name: str
+    module: str
+    """Python module, run as `python -m`."""
+    executable: str = ""
+    """Executable of the ROS package; empty for a process that is no ROS node."""
+    parameters: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Parameters of each ROS node in the process."""
+    remappings: tuple[tuple[str, str], ...] = ()
+    arguments: tuple[str, ...] = ()
+    params_file: str = ""
+    log_level: str = "info"
+    may_end: bool = False
+    """Whether exit status 0 is an orderly end of the whole graph; any other exit is always a failure of it."""
+    stop_rank: int = 1
+    """Lower ranks are stopped first, and have gone before the next rank is asked to."""
+    stop_timeout_s: float = 5.0
+
+    def ros_arguments(self) -> list[str]:
+        """Command-line arguments after `--ros-args`; empty for a process that is no ROS node."""
+        if not self.executable:
+            return []
+        arguments = ["--log-level", self.log_level]
+        if self.params_file:
+            arguments += ["--params-file", self.params_file]
+        for node, parameters in self.parameters.items():
+            for name, value in parameters.items():
+                arguments += ["-p", f"{node}:{name}:={_yaml(value)}"]
+        for source, target in self.remappings:
+            arguments += ["-r", f"{source}:={target}"]
+        return arguments
+
+    def command(self, python: str) -> list[str]:
+        """Command that runs the process with the interpreter `python`."""
+        ros = self.ros_arguments()
+        return [python, "-m", self.module, *self.arguments, *(["--ros-args", *ros] if ros else [])]
+
+
+@dataclass(frozen=True)
+class Graph:
+    """Processes in the order in which they start, and the environment that all of them share."""
+
+    name: str
+    processes: tuple[Process, ...]
+    environment: Mapping[str, str]
+
+    def process(self, name: str) -> Process:
+        """Process by name; raises `KeyError`."""
+        return {process.name: process for process in self.processes}[name]
+
+
+def parse_arguments(graph: str, words: Sequence[str]) -> dict[str, str]:
+    """Turn `name:=value` words into a mapping.
+
+    Raises:
+        GraphError: unknown graph, a word of another form, an unknown or repeated name.
+    """
+    if graph not in GRAPHS:
+        raise GraphError(f"unknown graph {graph!r}; known: {', '.join(GRAPHS)}")
+    values: dict[str, str] = {}
+    for word in words:
+        name, separator, value = word.partition(":=")
+        if not separator or not name:
+            raise GraphError(f"expected <name>:=<value>, got {word!r}")
+        if name in values:
+            raise GraphError(f"argument {name!r} is given twice: {values[name]!r} and {value!r}")
+        values[name] = value
+    check_names(graph, values)
+    return values
+
+
+def check_names(graph: str, values: Mapping[str, str]) -> None:
+    """Refuse names that the graph does not know.
+
+    Raises:
+        GraphError: lists the known arguments and the closest one.
+    """
+    known = [argument.name for argument in GRAPHS[graph]]
+    for name in values:
+        if name not in known:
+            close = difflib.get_close_matches(name, known, n=1)
+            hint = f"; did you mean {close[0]!r}?" if close else ""
+            raise GraphError(f"unknown argument {name!r} of {graph}{hint} Known: {', '.join(known)}")
+
+
+def build_graph(graph: str, given: Mapping[str, str], environment: Mapping[str, str] | None = None) -> Graph:
+    """Describe the processes of a launch; nothing is started, but what can be wrong is found here.
+
+    Args:
+        graph: name of the graph, `go2_walk`.
+        given: values of launch arguments; those that are missing have their defaults.
+        environment: environment of the caller, `os.environ` where left out.
+
+    Raises:
+        GraphError: an argument with a bad value, or a combination that would be dangerous.
+        PolicyError: the policy file does not exist or does not fit the robot.
+        RobotSpecError: unknown robot.
+    """
+    if graph not in GRAPHS:
+        raise GraphError(f"unknown graph {graph!r}; known: {', '.join(GRAPHS)}")
+    check_names(graph, given)
+    values = {argument.name: argument.default for argument in GRAPHS[graph]} | dict(given)
+    sim = _boolean(values, "sim")
+    spec = load_robot(values["robot"])
+    domain_id, ros_domain_id = _domain(values, "domain_id"), _domain(values, "ros_domain_id")
+    if domain_id == ros_domain_id:
+        raise GraphError(
+            f"ros_domain_id and domain_id are both {domain_id}: ROS 2 on the robot's DDS domain can crash the robot's "
+            "own software; choose another ros_domain_id"
+        )
+    interface = _interface(values["interface"], sim)
+    policy = _policy(values["policy"], spec)
+    processes = _node_processes(values, interface, domain_id, policy)
+    if sim:
+        processes.insert(0, _simulator(values, interface, domain_id))
+    else:
+        _refuse_simulator_options(values)
+    shared = _environment(ros_domain_id, os.environ if environment is None else environment)
+    return Graph(graph, tuple(processes), shared)
+
+
+def show_arguments(graph: str) -> str:
+    """Text of `--show-args`, in the form of `ros2 launch`."""
+    lines = ["Arguments (pass arguments as '<name>:=<value>'):"]
+    for argument in GRAPHS[graph]:
+        lines += ["", f"    '{argument.name}':", f"        {argument.description}"]
+        lines += [f"        (default: '{argument.default}')"]
+    return "\n".join(lines)
+
+
+def resolve_policy(value: str, spec: RobotSpec) -> Path:
+    """Path of a policy: a file, or the name of a folder under `robots/<robot>/policies/`.
+
+    Raises:
+        PolicyError: no such file or name; lists the robot's policies.
+    """
+    named = Path(value).name == value and not value.endswith(".onnx")
+    path = spec.folder / "policies" / value / "policy.onnx" if named else Path(value).expanduser().absolute()
+    if not path.is_file():
+        found = sorted(p.parent.name for p in (spec.folder / "policies").glob("*/policy.onnx"))
+        raise PolicyError(
+            f"no policy at {path}; policies of {spec.name}: {', '.join(found) or 'none'}; "
+            "give one of them or the path of an .onnx file"
+        )
+    return path
+
+
+def _policy(value: str, spec: RobotSpec) -> Path | None:
+    if value == NO_POLICY:
+        return None
+    path = resolve_policy(value, spec)
+    # Here and not only in the node: a policy that does not fit must be refused before anything touches a robot.
+    from nfpo_deploy.policy.onnx_policy import OnnxPolicy
+
+    OnnxPolicy.load(path, spec)
+    return path
+
+
+def _node_processes(
+    values: Mapping[str, str], interface: str, domain_id: int, policy: Path | None
+) -> list[Process]:
+    robot = values["robot"]
+    params_file = _file(values, "params_file")
+    log_level = values["log_level"].lower()
+    if log_level not in ("debug", "info", "warn", "error"):
+        raise GraphError(f"log_level must be debug, info, warn or error, got {values['log_level']!r}")
+    bridge = {
+        "robot": robot,
+        "interface": interface,
+        "domain_id": domain_id,
+        "release_mode": _boolean(values, "release_mode"),
+        "realtime_priority": _integer(values, "realtime_priority", 0, 98),
+    }
+    parameters: dict[str, dict[str, Any]] = {
+        "safety_watchdog": {"robot": robot},
+        "state_estimator": {"robot": robot},
+        "policy_inference": {"robot": robot, "policy": str(policy)},
+        "sdk_bridge": bridge,
+    }
+    if policy is None:
+        del parameters["policy_inference"]
+    common = {"params_file": params_file, "log_level": log_level}
+    if _boolean(values, "composed"):
+        arguments = () if policy else ("--without", "policy_inference")
+        module = f"{PACKAGE}.ros.composed"
+        return [Process("composed", module, "composed", parameters, arguments=arguments, stop_rank=0, **common)]
+    return [
+        Process(
+            name,
+            f"{PACKAGE}.ros.{name}",
+            name,
+            {name: own},
+            # The bridge first: it damps the robot while the others still run.
+            stop_rank=0 if name == "sdk_bridge" else 1,
+            stop_timeout_s=8.0 if name == "sdk_bridge" else 5.0,
+            **common,
+        )
+        for name, own in parameters.items()
+    ]
+
+
+def _simulator(values: Mapping[str, str], interface: str, domain_id: int) -> Process:
+    arguments = ["--robot", values["robot"], "--interface", interface, "--domain-id", str(domain_id)]
+    for option in ("record", "video"):
+        if values[option]:
+            path = Path(values[option]).expanduser().absolute()
+            if not path.parent.is_dir():
+                raise GraphError(f"{option}: folder {path.parent} does not exist")
+            arguments += [f"--{option}", str(path)]
+    try:
+        arguments += shlex.split(values["sim_options"])
+    except ValueError as error:
+        raise GraphError(f"sim_options {values['sim_options']!r}: {error}") from error
+    # Rendering a video after the run takes a while.
+    timeout = 120.0 if values["video"] else 10.0
+    return Process(
+        SIMULATOR,
+        "sim2real_checks.robot_sim",
+        arguments=tuple(arguments),
+        may_end=True,
+        stop_rank=2,
+        stop_timeout_s=timeout,
+    )
+
+
+def _refuse_simulator_options(values: Mapping[str, str]) -> None:
+    for option in ("record", "video", "sim_options"):
+        if values[option]:
+            raise GraphError(f"{option}:={values[option]} belongs to the simulator; it needs sim:=true")
+
+
+def _interface(value: str, sim: bool) -> str:
+    known = sorted(path.name for path in Path("/sys/class/net").iterdir()) if Path("/sys/class/net").is_dir() else []
+    if sim:
+        if value not in ("", "lo"):
+            raise GraphError(
+                f"interface:={value} with sim:=true: a simulated robot must not speak on a network where a real "
+                "one may listen; leave interface out"
+            )
+        return "lo"
+    if not value:
+        raise GraphError(
+            f"interface is required for a real robot; this computer has {', '.join(known)}. "
+            "For a simulated robot give sim:=true"
+        )
+    if known and value not in known:
+        raise GraphError(f"interface {value!r} does not exist; this computer has {', '.join(known)}")
+    return value
+
+
+def _environment(ros_domain_id: int, outer: Mapping[str, str]) -> dict[str, str]:
+    rmw = outer.get("RMW_IMPLEMENTATION") or "rmw_fastrtps_cpp"
+    if "cyclonedds" in rmw:
+        raise GraphError(
+            f"RMW_IMPLEMENTATION is {rmw}: it would bring a second Cyclone DDS into the process that speaks with the "
+            "robot; use rmw_fastrtps_cpp"
+        )
+    shared = {
+        "RMW_IMPLEMENTATION": rmw,
+        "ROS_DOMAIN_ID": str(ros_domain_id),
+        "ROS_AUTOMATIC_DISCOVERY_RANGE": outer.get("ROS_AUTOMATIC_DISCOVERY_RANGE") or "LOCALHOST",
+        "OMP_NUM_THREADS": "1",
+        "OPENBLAS_NUM_THREADS": "1",
+        "PYTHONUNBUFFERED": "1",
+    }
+    if outer.get("ROS_DISTRO") == "humble":
+        # Humble knows no discovery range.
+        shared["ROS_LOCALHOST_ONLY"] = outer.get("ROS_LOCALHOST_ONLY") or "1"
+    return shared
+
+
+def _boolean(values: Mapping[str, str], name: str) -> bool:
+    value = values[name].strip().lower()
+    if value not in (*TRUE, *FALSE):
+        raise GraphError(f"{name} must be true or false, got {values[name]!r}")
+    return value in TRUE
+
+
+def _integer(values: Mapping[str, str], name: str, lower: int, upper: int) -> int:
+    try:
+        number = int(values[name])
+    except ValueError:
+        number = lower - 1
+    if not lower <= number <= upper:
+        raise GraphError(f"{name} must be a whole number from {lower} to {upper}, got {values[name]!r}")
+    return number
+
+
+def _domain(values: Mapping[str, str], name: str) -> int:
+    return _integer(values, name, 0, MAX_DOMAIN_ID)
+
+
+def _file(values: Mapping[str, str], name: str) -> str:
+    if not values[name]:
+        return ""
+    path = Path(values[name]).expanduser().absolute()
+    if not path.is_file():
+        raise GraphError(f"{name}: no file at {path}")
+    return str(path)
+
+
+def _yaml(value: Any) -> str:
+    """Write a parameter value so that ROS's YAML parser reads it with the same type."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str):
+        return "'" + value.replace("'", "''") + "'"
+    return repr(value)

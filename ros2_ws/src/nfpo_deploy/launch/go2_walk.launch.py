@@ -1,0 +1,61 @@
+"""Go2 walks: `ros2 launch nfpo_deploy go2_walk.launch.py sim:=true`; `--show-args` lists the arguments.
+
+The graph itself is described in `nfpo_deploy.graph`; here it only becomes launch actions.
+"""
+
+import sys
+from pathlib import Path
+
+from launch import LaunchContext, LaunchDescription
+from launch.actions import (
+    DeclareLaunchArgument,
+    EmitEvent,
+    ExecuteProcess,
+    LogInfo,
+    OpaqueFunction,
+    SetEnvironmentVariable,
+)
+from launch.events import Shutdown
+from launch.substitutions import LaunchConfiguration
+from launch_ros.actions import Node
+
+from nfpo_deploy.graph import GO2_WALK, PACKAGE, Process, build_graph, parse_arguments
+from nfpo_deploy.supervisor import describe_status
+
+GRAPH = "go2_walk"
+
+
+def generate_launch_description() -> LaunchDescription:
+    declared = [DeclareLaunchArgument(a.name, default_value=a.default, description=a.description) for a in GO2_WALK]
+    return LaunchDescription([*declared, OpaqueFunction(function=start)])
+
+
+def start(context: LaunchContext) -> list:
+    """Make the actions once the arguments have their values; refused arguments raise before anything starts."""
+    if any(Path(word).name == f"{GRAPH}.launch.py" for word in sys.argv):
+        # Named on the command line, so the words are ours; launch itself would ignore a misspelt name.
+        parse_arguments(GRAPH, [word for word in context.argv if ":=" in word])
+    values = {a.name: LaunchConfiguration(a.name).perform(context) for a in GO2_WALK}
+    graph = build_graph(GRAPH, values)
+    environment = [SetEnvironmentVariable(name, value) for name, value in graph.environment.items()]
+    return [*environment, *(action_for(process) for process in graph.processes)]
+
+
+def action_for(process: Process) -> ExecuteProcess:
+    common = {"output": "screen", "on_exit": lambda event, context: ended(process, event.returncode)}
+    if not process.executable:
+        return ExecuteProcess(name=process.name, cmd=process.command(sys.executable), **common)
+    return Node(
+        package=PACKAGE,
+        executable=process.executable,
+        arguments=list(process.arguments),
+        ros_arguments=process.ros_arguments(),
+        sigterm_timeout=str(process.stop_timeout_s),
+        **common,
+    )
+
+
+def ended(process: Process, status: int) -> list:
+    """End everything when a process ends: none of them is there for nothing."""
+    reason = f"{process.name} ended with {describe_status(status)}"
+    return [LogInfo(msg=reason), EmitEvent(event=Shutdown(reason=reason))]
