@@ -114,6 +114,9 @@ class MessageCodec:
         for image, wire in pairs:
             self._to_image[image] = wire + header
             self._to_wire[wire + header] = image
+        content = np.zeros(dtype.itemsize, dtype=np.uint8)
+        content[[image for image, _ in pairs]] = 0xFF
+        self._content = content.view("<u4")[:-1]
 
     def new(self) -> np.ndarray:
         """A zeroed record, shape ()."""
@@ -140,8 +143,9 @@ class MessageCodec:
         return wire.tobytes()
 
     def crc(self, record: np.ndarray) -> int:
-        """The robot's checksum of a record that ends with `crc`; padding must be zero, as new() leaves it."""
-        return crc32(record.reshape(1).view("<u4")[:-1])
+        """The robot's checksum of a record that ends with `crc`, which itself does not count."""
+        # NumPy's copies of a record leave padding undefined; the robot has zeros there.
+        return crc32(record.reshape(1).view("<u4")[:-1] & self._content)
 
 
 _HEADER = np.frombuffer(CDR_LITTLE_ENDIAN, dtype=np.uint8)

@@ -57,8 +57,7 @@ def library_version(path: Path) -> str:
     found = sorted({match.decode() for match in re.findall(rb"\x00(\d+\.\d+\.\d+)(?=\x00)", content)})
     if len(found) != 1:
         raise TransportError(
-            f"cannot tell the version of {path}: expected one version string in it, found {found or 'none'}; "
-            f"{_REMEDY}"
+            f"cannot tell the version of {path}: expected one version string in it, found {found or 'none'}; {_REMEDY}"
         )
     return found[0]
 

@@ -140,8 +140,7 @@ class LowCmdEncoder:
                 values32 = values.astype(np.float32)
             if values.shape != self._shape or not np.isfinite(values32).all():
                 raise TransportError(
-                    f"motor command not sent: {attribute} must be finite, of shape {self._shape}; "
-                    f"got {values!r}"
+                    f"motor command not sent: {attribute} must be finite, of shape {self._shape}; got {values!r}"
                 )
             slots[field][self._motors] = values32
         self._record["crc"] = GO_LOW_CMD.crc(self._record)

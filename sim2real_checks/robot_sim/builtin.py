@@ -7,8 +7,6 @@ import numpy as np
 from robots.loader import RobotSpec
 from sim2real_checks.robot_sim.motors import MotorBank
 
-MODE_NAMES = ("normal", "ai", "advanced")
-"""Names that SelectMode accepts, as the robots do."""
 _RAMP_S = 1.5
 # `mode` of SportModeState.
 SPORT_IDLE, SPORT_STAND, SPORT_LIE, SPORT_DAMP = 0, 1, 5, 7

@@ -10,6 +10,8 @@ from sim2real_checks.robot_sim.remote import RemoteEvent
 
 LOW_STATE_HZ = 500.0
 """Rate of rt/lowstate on the robots, as Unitree's examples say."""
+MODE_NAMES = ("normal", "ai", "advanced")
+"""Built-in controllers that can be active or selected; the robots' motion switcher knows these names."""
 RECORD_SUFFIXES = (".npz", ".csv")
 
 
@@ -114,6 +116,8 @@ class SimConfig:
             _require(value <= 1 / self.timestep, name, value, "at most the physics rate")
         ok = self.initial_pose in ("crouch", "default")
         _require(ok, "initial_pose", self.initial_pose, "crouch or default")
+        ok = self.builtin_mode in ("", *MODE_NAMES)
+        _require(ok, "builtin_mode", self.builtin_mode, f"one of {', '.join(MODE_NAMES)}, or empty for none")
         _require(math.isfinite(self.payload), "payload", self.payload, "finite")
         _require(0 <= self.battery_soc <= 100, "battery_soc", self.battery_soc, "0 to 100 %")
         for name, value in vars(self.noise).items():

@@ -12,7 +12,8 @@ from collections.abc import Callable
 from nfpo_deploy.transport import motion_switcher
 from nfpo_deploy.transport.dds import DdsParticipant
 from nfpo_deploy.transport.rpc import request_topic, response_topic
-from sim2real_checks.robot_sim.builtin import MODE_NAMES, BuiltinController
+from sim2real_checks.robot_sim.builtin import BuiltinController
+from sim2real_checks.robot_sim.config import MODE_NAMES
 from sim2real_checks.robot_sim.plant import Plant
 
 OK = 0

@@ -91,6 +91,16 @@ def test_the_checksum_covers_every_field():
     assert codec.GO_LOW_CMD.crc(record) == changed, "the stored checksum itself does not count"
 
 
+def test_padding_does_not_count():
+    record = random_record(codec.GO_LOW_STATE, np.random.default_rng(2))
+    dirty = np.frombuffer(bytes([0xAA]) * 1180, dtype=codec.GO_LOW_STATE.dtype).copy().reshape(())
+    for name in record.dtype.names:
+        dirty[name] = record[name]
+    assert dirty.tobytes() != record.tobytes()
+    assert codec.GO_LOW_STATE.crc(dirty) == codec.GO_LOW_STATE.crc(record)
+    assert codec.GO_LOW_STATE.encode(dirty) == codec.GO_LOW_STATE.encode(record)
+
+
 def test_checksum_of_known_bytes():
     """CRC-32/MPEG-2 of "12345678" as big-endian words, from the bitwise definition."""
     from nfpo_deploy.transport.crc import crc32

@@ -1,0 +1,56 @@
+"""Run the simulated robot as its users do: its own process, the real DDS, the loopback interface."""
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+class SimProcess:
+    """The command line of robot_sim, started and on the network."""
+
+    def __init__(self, *args):
+        command = [sys.executable, "-m", "sim2real_checks.robot_sim", *map(str, args)]
+        self.process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+        self.output = self.process.stdout.readline()
+        assert "on DDS domain" in self.output, self.output
+
+    def stop(self, number=signal.SIGTERM):
+        """Signal it and return its exit status and output."""
+        self.process.send_signal(number)
+        rest, _ = self.process.communicate(timeout=15)
+        return self.process.returncode, self.output + rest
+
+
+@pytest.fixture
+def start_sim():
+    started = []
+
+    def start(*args):
+        started.append(SimProcess(*args))
+        return started[-1]
+
+    yield start
+    for sim in started:
+        if sim.process.poll() is None:
+            sim.process.kill()
+            sim.process.wait()
+
+
+def wait_for(condition, timeout=10.0):
+    """Poll until `condition()` is true; return its value."""
+    deadline = time.monotonic() + timeout
+    while not (value := condition()):
+        assert time.monotonic() < deadline, "timed out"
+        time.sleep(0.005)
+    return value
+
+
+@pytest.fixture(name="wait_for")
+def wait_for_fixture():
+    return wait_for
