@@ -1,0 +1,14 @@
+"""What every test shares: DDS traffic that never leaves this host."""
+
+from __future__ import annotations
+
+import os
+
+# Set before any test imports a middleware. A developer's own setting must not widen it.
+os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
+os.environ["RMW_IMPLEMENTATION"] = "rmw_fastrtps_cpp"
+os.environ["CYCLONEDDS_URI"] = (
+    "<CycloneDDS><Domain><General><Interfaces>"
+    '<NetworkInterface name="lo" multicast="default"/>'
+    "</Interfaces></General></Domain></CycloneDDS>"
+)
