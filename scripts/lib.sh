@@ -263,7 +263,8 @@ install_with_apt() {
 # that ends, and holds neither its lock (file descriptor 9) nor its output while asleep.
 start_ticker() {
   (
-    trap 'kill "$nap" 2>/dev/null; exit 0' TERM
+    nap=
+    trap '[ -z "$nap" ] || kill "$nap" 2>/dev/null; exit 0' TERM
     while kill -0 $$ 2>/dev/null; do
       sleep 20 9<&- >/dev/null 2>&1 &
       nap=$!
