@@ -185,9 +185,7 @@ class Gate:
             # A bridge that starts while the robot stands catches it in damping instead of dropping it.
             self.write = True
             self._become_passive(now_ns)
-        if backwards:
-            state_problem = "clock went backwards"
-        self._decide(now_ns, dt, state_problem, permit_problem)
+        self._decide(now_ns, dt, "clock went backwards" if backwards else state_problem, permit_problem)
         if self._activity is Activity.TRACKING:
             self._listen(now_ns, dt, command, command_ns)
         if self._activity is not Activity.PASSIVE:
@@ -217,7 +215,7 @@ class Gate:
             if self.tripped and not (state_problem or self._posture_problem()):
                 self.tripped = False
             if not self.tripped:
-                self.reason = "mode DAMP" if mode is Mode.DAMP else "mode FAULT"
+                self.reason = f"mode {mode.name}" if self.write else state_problem
             return
         if not self.tripped:
             self._obey(mode, now_ns, state_problem or ("" if active else self._posture_problem()))
