@@ -50,7 +50,7 @@ COMMANDS = (
     ),
     Command(
         "sim",
-        "sim2real_checks.robot_sim.command:sim",
+        "sim2real_checks.robot_sim.__main__:main",
         "MuJoCo robot that speaks the Unitree protocol",
         "nfpo sim --interface lo",
         "sim,ros",
@@ -60,7 +60,7 @@ COMMANDS = (
         "export",
         "nfpo_train.commands:export",
         "write a checkpoint as ONNX and prove parity with torch",
-        "nfpo export runs/go2_walk",
+        "nfpo export runs/go2_walk_flow_seed1",
         "train",
     ),
     Command(
@@ -74,7 +74,7 @@ COMMANDS = (
         "plot",
         "nfpo_train.commands:plot",
         "plot the curves of a training run",
-        "nfpo plot runs/go2_walk",
+        "nfpo plot runs/go2_walk_flow_seed1",
         "train",
     ),
 )

@@ -84,9 +84,9 @@ class Arguments:
     """Render a strip of pictures (.png) when it has ended."""
 
 
-def main() -> int:
+def main(argv: list[str] | None = None) -> int:
     """Run until stopped. Exit status: 0 after an orderly end, 2 for a bad option or an unusable channel."""
-    arguments = tyro.cli(Arguments, prog="python -m sim2real_checks.robot_sim", description=_EXAMPLES)
+    arguments = tyro.cli(Arguments, args=argv, prog="python -m sim2real_checks.robot_sim", description=_EXAMPLES)
     logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s", stream=sys.stdout)
     with tempfile.TemporaryDirectory() as scratch:
         try:
