@@ -133,8 +133,6 @@ class AlgorithmConfig:
     std_range: tuple[float, float] = (0.1, 2.0)
     actor_hidden: tuple[int, ...] = (256, 128, 64)
     critic_hidden: tuple[int, ...] = (256, 128, 64)
-    mirror_loss_coef: float = 0.0
-    """Weight of the left-right mirror loss on the deterministic action; 0 switches it off."""
 
 
 @dataclass(frozen=True)
@@ -170,8 +168,10 @@ class TrainConfig:
         return json.loads(json.dumps(dataclasses.asdict(self)))
 
     def sha256(self) -> str:
-        """Hash of the canonical JSON of the configuration."""
-        return hashlib.sha256(json.dumps(self.to_dict(), sort_keys=True).encode()).hexdigest()
+        """Hash of the canonical JSON of the configuration, without the number of threads, which changes no result."""
+        data = self.to_dict()
+        del data["env"]["num_threads"]
+        return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
 
 
 def available_tasks() -> list[str]:

@@ -39,7 +39,7 @@ def test_log_determinant_equals_autograd_jacobian(transform):
     for _ in range(5):
         projected = flow.project(torch.randn(1, 4, dtype=torch.double))
         x = torch.randn(1, 6, dtype=torch.double)
-        jacobian = torch.autograd.functional.jacobian(lambda v: flow(v[None], projected)[0][0], x[0])
+        jacobian = torch.autograd.functional.jacobian(lambda v, p=projected: flow(v[None], p)[0][0], x[0])
         _, log_det = flow(x, projected)
         assert torch.linalg.slogdet(jacobian).logabsdet.item() == pytest.approx(log_det.item(), abs=1e-10)
 
