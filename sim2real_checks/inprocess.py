@@ -23,7 +23,7 @@ _CONTACT_FORCE = 1.0
 class SensorErrors:
     """What a Go2's sensors get wrong; white noise as standard deviations.
 
-    The sizes are on the pessimistic side of consumer MEMS sensors and of joint rates differentiated from encoders.
+    The sizes are on the pessimistic side of consumer MEMS sensors and of joint rates derived from encoders.
     """
 
     noise: SensorNoise = SensorNoise(q=0.001, dq=0.1, gyro=0.02, accel=0.2, orientation=0.003, tau=0.3)
@@ -58,6 +58,8 @@ class InProcessRobot:
         self._motors = MotorBank(spec, config.motor_strength)
         self.plant = Plant(spec, config)
         self.plant.begin()
+        first_joint = self.plant.model.joint(spec.joint_names[0])
+        self._base = int(self.plant.model.body_rootid[self.plant.model.jnt_bodyid[first_joint.id]])
         self._accel = self.plant.imu()[2]
 
     @property
@@ -79,8 +81,15 @@ class InProcessRobot:
         return self.plant.foot_force() > _CONTACT_FORCE
 
     def push(self, vx: float, vy: float) -> None:
-        """Add to the base's velocity, m/s in the world frame."""
+        """Add to the base's velocity, m/s in the world frame.
+
+        The whole robot jumps, feet included, and no sensor sees it: policies are tested so. See `shove`.
+        """
         self.plant.push(vx, vy)
+
+    def shove(self, force_w: tuple[float, float, float]) -> None:
+        """Push the base with a force, N in the world frame, until the next call; zero ends it."""
+        self.plant.data.xfrc_applied[self._base, :3] = force_w
 
     def advance(self, command: MotorCommand) -> RobotState:
         """Hold `command` for 2 ms of physics, with PD at each step, and measure."""

@@ -1,4 +1,4 @@
-"""An open-loop trot for checks that need a walking robot but no policy: foot paths, inverse kinematics, PD."""
+"""An open-loop trot for checks that need a walking robot but no policy."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from robots.loader import RobotSpec
 
 @dataclass(frozen=True)
 class TrotGait:
-    """Shape of the trot. Diagonal pairs swing in turn; velocities are what the feet ask for, not what is reached."""
+    """Shape of the trot: diagonal pairs swing in turn. Velocities are asked for; slip and sag take a part."""
 
     vx: float = 0.4
     vy: float = 0.0

@@ -1,7 +1,7 @@
 """Which feet carry weight, from joint torques; the raw foot sensors are only a fallback.
 
-Go2's `foot_force` has no published unit, and its offset and gain differ from foot to foot, so nothing here takes
-its numbers for newtons. Joint torques are in N·m on every robot.
+Go2's `foot_force` has no published unit, and its offset and gain differ from foot to foot, so nothing here
+takes its numbers for newtons. Joint torques are in N·m on every robot.
 """
 
 from __future__ import annotations
@@ -23,21 +23,23 @@ _RAW_FULL_SCALE = 3.0
 
 @dataclass(frozen=True)
 class ContactConfig:
-    """Thresholds as fractions of the weight of the base, which four standing feet share about evenly.
+    """Thresholds as fractions of the base's weight; a standing quadruped has over a third of it on each foot."""
 
-    A swinging leg's inertia looks like up to a tenth of that weight, a standing foot carries over a third.
-    """
-
-    on: float = 0.28
+    on: float = 0.16
     """Force above which a foot is taken to stand."""
-    off: float = 0.14
+    off: float = 0.09
     """Force below which it no longer does."""
-    force_time: float = 0.003
-    """s, low-pass of the force."""
-    rise_time: float = 0.008
-    """s, growth of the probability after touch-down: the foot still settles."""
+    leg_mass: float = 0.065
+    """Mass of a leg as felt at its foot, rotors included, as a fraction of the base's mass. A swing accelerates
+    it with up to 50 m/s², which without correction looks like a foot that stands."""
+    force_time: float = 0.005
+    """s, low-pass of force and acceleration; short enough for touch-down, long enough for noisy joint rates."""
+    rise_time: float = 0.004
+    """s, growth of the probability after touch-down."""
     fall_time: float = 0.003
-    """s, decay after lift-off."""
+    """s, decay of the probability after lift-off."""
+    settle_time: float = 0.025
+    """s after touch-down that rubber and ground take to yield and come back; the foot moves meanwhile."""
     raw_span: float = 10.0
     """Smallest range of a foot sensor's raw values that is taken for a signal."""
 
@@ -52,12 +54,13 @@ class ContactConfig:
 class ContactDetector:
     """Schmitt trigger on each foot's vertical force, smoothed into a probability.
 
-    Where a motor board reports no torques at all (exactly zero in every joint for 0.1 s), the raw foot sensors
-    take over, each scaled to the range that it has shown; sensors that never moved count as no contact.
+    Where a motor board reports no torques at all (exactly zero in every joint for 0.1 s), the raw foot
+    sensors take over, each scaled to the range that it has shown; sensors that never moved count as no contact.
 
     Attributes:
         force: (F,) N, upward force of the ground on each foot, low-passed.
-        probability: (F,) 0 to 1.
+        probability: (F,) 0 to 1, of standing.
+        settled: (F,) 0 to 1, of standing without moving: grows later, falls as fast.
     """
 
     def __init__(self, spec: RobotSpec, chain: np.ndarray, config: ContactConfig | None = None) -> None:
@@ -65,15 +68,19 @@ class ContactDetector:
         self._chain = chain
         weight = spec.base_mass * GRAVITY
         self._on, self._off = self._config.on * weight, self._config.off * weight
+        self._leg_mass = self._config.leg_mass * spec.base_mass
         self._damping = _SINGULARITY_DAMPING * np.eye(3)
-        self._steps: dict[float, tuple[float, float, float]] = {}
+        self._steps: dict[float, tuple[float, ...]] = {}
         self.reset()
 
     def reset(self) -> None:
         """Forget all contacts and the ranges of the foot sensors."""
         feet = len(self._chain)
         self.force = np.zeros(feet)
+        self._static_force = np.zeros(feet)
+        self._slow_speed: np.ndarray | None = None
         self.probability = np.zeros(feet)
+        self.settled = np.zeros(feet)
         self._standing = np.zeros(feet, dtype=bool)
         self._silent = 0
         self._raw_low = np.full(feet, np.inf)
@@ -91,16 +98,22 @@ class ContactDetector:
             foot_force: (F,) raw foot sensors.
             dt: s since the last update.
         """
-        force_gain, rise, fall = self._gains(dt)
-        self.force += force_gain * (self._measured_force(up_b, legs, tau, foot_force) - self.force)
+        force_gain, rise, fall, settle = self._gains(dt)
+        self._static_force += force_gain * (self._measured_force(up_b, legs, tau, foot_force) - self._static_force)
+        speed = legs.velocity @ up_b
+        if self._slow_speed is None:
+            self._slow_speed = speed
+        # The same low-pass on force and speed, so that the derivative of the latter is in step with the former.
+        change = force_gain * (speed - self._slow_speed)
+        self._slow_speed = self._slow_speed + change
+        self.force = self._static_force + (self._leg_mass / dt) * change
         self._standing = self.force > np.where(self._standing, self._off, self._on)
-        gain = np.where(self._standing, rise, fall)
-        self.probability = self.probability + gain * (self._standing - self.probability)
+        standing = self._standing
+        self.probability = self.probability + np.where(standing, rise, fall) * (standing - self.probability)
+        self.settled = self.settled + np.where(standing, settle, fall) * (standing - self.settled)
         return self.probability
 
-    def _measured_force(
-        self, up_b: np.ndarray, legs: LegState, tau: np.ndarray, foot_force: np.ndarray
-    ) -> np.ndarray:
+    def _measured_force(self, up_b: np.ndarray, legs: LegState, tau: np.ndarray, foot_force: np.ndarray) -> np.ndarray:
         np.minimum(self._raw_low, foot_force, out=self._raw_low)
         np.maximum(self._raw_high, foot_force, out=self._raw_high)
         self._silent = 0 if tau.any() else self._silent + 1
@@ -117,11 +130,12 @@ class ContactDetector:
         informative = span >= self._config.raw_span
         return np.where(informative, (foot_force - self._raw_low) / np.where(informative, span, 1.0), 0.0)
 
-    def _gains(self, dt: float) -> tuple[float, float, float]:
-        """Gains of the three first-order filters; dt takes few values, so each is worked out once."""
+    def _gains(self, dt: float) -> tuple[float, ...]:
+        """Gains of the first-order filters; dt takes few values, so each is worked out once."""
         if dt not in self._steps:
             if len(self._steps) > 100:
                 self._steps.clear()
-            times = (self._config.force_time, self._config.rise_time, self._config.fall_time)
+            c = self._config
+            times = (c.force_time, c.rise_time, c.fall_time, c.settle_time)
             self._steps[dt] = tuple(1.0 - np.exp(-dt / time) for time in times)
         return self._steps[dt]

@@ -30,13 +30,13 @@ _QUATERNION_TOLERANCE = 0.05
 class StateEstimator:
     """Estimates the state of a legged robot, one LowState at a time.
 
-    Orientation and angular velocity are the robot's own IMU's. Velocity and position come from a Kalman filter
-    (`LegInertialFilter`) that integrates the accelerometer at the IMU's place and is corrected by the feet that
-    stand (`ContactDetector`). Position is odometry: x and y drift slowly, z is the height above the ground
+    Orientation and angular velocity are the robot's own IMU's. Velocity and position come from a Kalman
+    filter (`LegInertialFilter`) that integrates the accelerometer at the IMU's place and is corrected by the
+    feet that stand (`ContactDetector`). Position is odometry: x and y drift slowly, z is the height above the ground
     under the standing feet. `lin_vel_std` grows while no foot stands.
 
-    Lost ticks are bridged up to 0.1 s; after a longer gap velocity starts anew with a large `lin_vel_std`. A tick
-    that repeats returns the last estimate. A tick counter that went backwards is a robot that restarted: as
+    Lost ticks are bridged up to 0.1 s; after a longer gap velocity starts anew with a large `lin_vel_std`. A
+    tick that repeats returns the last estimate. A tick counter that went backwards is a robot that restarted: as
     `reset`.
 
     Args:
@@ -94,9 +94,9 @@ class StateEstimator:
         """Estimate at `state`; all values of the result are finite.
 
         Raises:
-            EstimatorError: a value of `state` is non-finite, impossible or of the wrong shape. The message names
-                it. The estimator is as before: the next good state continues. Also if the filter itself became
-                non-finite, in which case it was reset.
+            EstimatorError: a value of `state` is non-finite, impossible or of the wrong shape; the message
+                names it and the estimator is as before, so that the next good state continues. Also if the
+                filter itself became non-finite, in which case it was reset.
         """
         quat = self._checked(state)
         event, dt = self._clock.advance(state.tick, state.received_ns)
@@ -115,7 +115,7 @@ class StateEstimator:
             to_world = rotation.T
             self._filter.step(
                 dt, rotation, state.accel_b, arms_b @ to_world, velocity_b @ to_world, rolling_b @ to_world,
-                contact, at_rest,
+                self._contact.settled, at_rest,
             )  # fmt: skip
         else:
             self._start(rotation, arms_b)
@@ -128,9 +128,7 @@ class StateEstimator:
         norm = float(np.sqrt(quat @ quat)) if quat.shape == (4,) else float("nan")
         if not abs(norm - 1.0) <= _QUATERNION_TOLERANCE:
             raise EstimatorError(f"tick {state.tick}: quat_wxyz {state.quat_wxyz!r} is not a unit quaternion")
-        values = np.concatenate(
-            [state.gyro_b, state.accel_b, state.q, state.dq, state.tau_est, state.foot_force]
-        )
+        values = np.concatenate([state.gyro_b, state.accel_b, state.q, state.dq, state.tau_est, state.foot_force])
         # A comparison with NaN is false, so one test finds both NaN and absurd values.
         if values.shape != self._bounds.shape or not (np.abs(values) <= self._bounds).all():
             self._blame(state)
@@ -147,13 +145,15 @@ class StateEstimator:
             if bad.any():
                 i = int(np.argmax(bad))
                 raise EstimatorError(
-                    f"tick {state.tick}: {name}[{i}] = {value[i]} is not finite within ±{bound:g}; state skipped"
+                    f"tick {state.tick}: {name}[{i}] = {value[i]} is not within ±{bound:g}; state skipped"
                 )
 
     def _standing_foot(
         self, gyro_b: np.ndarray, up_b: np.ndarray, legs: LegState, arms_b: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Velocity of the IMU that each foot implies if it stands, and of its rolling centre; (F, 3) in base_link.
+        """Velocity of the IMU that each foot implies if it stands, and of its rolling centre; (F, 3).
+
+        Both in base_link.
 
         The point of the foot that touches the ground stands still; the centre above it moves with the calf's
         turning: omega_calf x (radius up).
@@ -181,7 +181,7 @@ class StateEstimator:
         # The filter follows the IMU; base_link moves with it, less the turning of the lever arm.
         lin_vel_b = f.velocity @ rotation - ang_vel_b @ _cross_matrix(self._imu)
         horizontal, vertical = f.covariance[:, 1, 1].tolist()
-        variance = horizontal + (vertical - horizontal) * rotation[2] ** 2
+        variance = f.config.velocity_floor**2 + horizontal + (vertical - horizontal) * rotation[2] ** 2
         position = f.position - rotation @ self._imu
         if not (np.isfinite(lin_vel_b).all() and np.isfinite(position).all() and np.isfinite(variance).all()):
             self.reset()

@@ -40,8 +40,8 @@ class LegKinematics:
         for foot in spec.feet:
             if len(foot.joint_indices) != 3:
                 raise EstimatorError(
-                    f"{spec.name}: foot {foot.name!r} hangs on {len(foot.joint_indices)} joints; legs of 3 joints "
-                    "(hip, thigh, calf) are supported"
+                    f"{spec.name}: foot {foot.name!r} hangs on {len(foot.joint_indices)} joints; legs of "
+                    "3 joints (hip, thigh, calf) are supported"
                 )
         leg = spec.leg_geometry
         end = np.array([foot.end for foot in spec.feet], dtype=np.float64)
@@ -60,7 +60,7 @@ class LegKinematics:
         return self._chain
 
     def forward(self, q: np.ndarray, dq: np.ndarray) -> LegState:
-        """Foot positions, Jacobians and velocities from joint angles `q` and rates `dq`, (N,) rad and rad/s."""
+        """Feet, Jacobians and velocities from joint angles `q` and rates `dq`, (N,) rad and rad/s."""
         angle = q[self._chain]
         rate = dq[self._chain]
         # The calf's absolute pitch is what enters the formulas.
@@ -96,9 +96,9 @@ class LegKinematics:
         return LegState(position, jacobian, velocity, calf_rate)
 
     def inverse(self, position: np.ndarray) -> np.ndarray:
-        """Joint angles (N,) that put the foot centres at `position` (F, 3) m in base_link, knees pointing back.
+        """Joint angles (N,) that put the foot centres at `position` (F, 3) m in base_link.
 
-        Joints outside the legs get zero.
+        Knees point back. Joints outside the legs get zero.
 
         Raises:
             ValueError: a foot is out of reach; the message names the leg and the distance.

@@ -1,8 +1,8 @@
 """Kalman filter that fuses accelerometer and leg kinematics; the derivation is in docs/state_estimation.md.
 
-State of each world axis: position p and velocity v of the IMU, accelerometer bias b, and one position f of each
-foot's centre. Orientation is an input. Noise is the same along x and y, so the two share one covariance and the
-axes never mix: two small covariances instead of one large matrix, which is what keeps an update cheap.
+State of each world axis: position p and velocity v of the IMU, accelerometer bias b, and one position f of
+each foot's centre. Orientation is an input. Noise is the same along x and y, so the two share one covariance
+and the axes never mix: two small covariances instead of one large matrix, which is what keeps an update cheap.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from nfpo_deploy.state.contact import GRAVITY
 
 _P, _V, _B, _FEET = 0, 1, 2, 3
 _HORIZONTAL, _VERTICAL = 0, 1
+# Which of the two covariances belongs to x, y and z.
+_AXIS_GROUP = np.array([_HORIZONTAL, _HORIZONTAL, _VERTICAL])
 # Stands for "not measured": 1e4 m, far above every real uncertainty, small enough for float64 inverses.
 _IGNORED = 1e8
 
@@ -39,10 +41,12 @@ class FilterConfig:
     swing_jump: float = 0.1
     """m in one sample, for a foot of no trust: its old place tells nothing."""
     foot_velocity: float = 0.12
-    """m/s of one standing foot in one sample: joint rate noise, yielding rubber, small slip."""
+    """m/s of one standing foot in one sample, x and y: joint rate noise, small slip."""
+    foot_velocity_z: float = 0.4
+    """m/s, the same along z, where rubber and ground yield under the load."""
     foot_position: float = 0.004
     """m of one foot's measured place relative to the IMU."""
-    height: float = 0.5
+    height: float = 0.2
     """m in one sample, of ground level under one standing foot; large, so that stairs are followed slowly."""
     rest_velocity: float = 0.05
     """m/s, while the robot is known to be at rest."""
@@ -50,10 +54,13 @@ class FilterConfig:
     """m/s in one sample, once no foot has stood for `flight_time`: bounds the drift of pure integration."""
     flight_time: float = 0.2
     """s."""
+    velocity_floor: float = 0.02
+    """m/s, part of the reported deviation: errors that last (yielding ground, rolling, slow slip) do not average
+    out as the filter's white noise does."""
     gate: float = 16.27
     """Squared Mahalanobis distance: 99.9 % of chi-square with 3 degrees of freedom."""
-    rejected_time: float = 0.05
-    """s after which feet that contradict the prediction are believed instead of it."""
+    rejected_time: float = 0.1
+    """s after which two or more feet that all contradict the prediction are believed instead of it."""
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
@@ -72,9 +79,7 @@ class LegInertialFilter:
         trust: (F,) 0 to 1, contact probability of feet that passed the gate, else 0.
     """
 
-    def __init__(
-        self, num_feet: int, period: float, foot_radius: float, config: FilterConfig | None = None
-    ) -> None:
+    def __init__(self, num_feet: int, period: float, foot_radius: float, config: FilterConfig | None = None) -> None:
         self.config = config or FilterConfig()
         self._num_feet = num_feet
         self._period = period
@@ -90,6 +95,7 @@ class LegInertialFilter:
         H[2:, _FEET:] = np.eye(num_feet)
         self._H = H
         self._noise_diagonal = np.arange(2 + num_feet)
+        self._foot_variance = np.array([self.config.foot_velocity, self.config.foot_velocity_z]) ** 2
         self.bias_b = np.zeros(3)
         self.start(np.zeros(3), np.zeros(3), np.zeros((num_feet, 3)))
 
@@ -138,17 +144,16 @@ class LegInertialFilter:
         self._correct(rotation, arms, innovation, at_rest)
 
     def _gate(self, innovation: np.ndarray, contact: np.ndarray, dt: float) -> None:
-        """Trust feet whose velocity agrees with the prediction; if none does for long, distrust the prediction."""
+        """Trust feet whose velocity fits the prediction; if none does for long, distrust the prediction."""
         c = self.config
-        variance = self.covariance[:, _V, _V] + c.foot_velocity**2
+        variance = self.covariance[:, _V, _V] + self._foot_variance
         squares = innovation * innovation
-        distance = (squares[:, 0] + squares[:, 1]) / variance[_HORIZONTAL] + squares[:, 2] / variance[
-            _VERTICAL
-        ]
+        distance = (squares[:, 0] + squares[:, 1]) / variance[_HORIZONTAL] + squares[:, 2] / variance[_VERTICAL]
         self.trust = contact * (distance < c.gate)
         standing, trusted = float(contact.sum()), float(self.trust.sum())
         self._flight = self._flight + dt if standing < 0.5 else 0.0
-        self._rejected = self._rejected + dt if standing > 0.9 and trusted < 0.5 else 0.0
+        # One foot alone may well be slipping; two that slip for so long are less likely than a lost prediction.
+        self._rejected = self._rejected + dt if standing > 1.5 and trusted < 0.5 else 0.0
         if self._rejected > c.rejected_time:
             self.covariance[:, _V, _V] += c.velocity_start**2
             self._rejected = 0.0
@@ -164,9 +169,7 @@ class LegInertialFilter:
         P[:, _V, _V] += c.accel_noise**2 * self._period * dt
         P[:, _B, _B] += c.bias_walk**2 * dt
         loose = 1.0 - self.trust
-        P[:, self._feet_diagonal, self._feet_diagonal] += (
-            c.stance_walk**2 * dt + c.swing_jump**2 * loose * loose
-        )
+        P[:, self._feet_diagonal, self._feet_diagonal] += c.stance_walk**2 * dt + c.swing_jump**2 * loose * loose
         self.covariance = P
 
     def _correct(self, rotation: np.ndarray, arms: np.ndarray, innovation: np.ndarray, at_rest: bool) -> None:
@@ -188,9 +191,7 @@ class LegInertialFilter:
         P = A @ P @ A.transpose(0, 2, 1) + (K * noise[:, None, :]) @ K.transpose(0, 2, 1)
         self.covariance = 0.5 * (P + P.transpose(0, 2, 1))
 
-    def _measurements(
-        self, arms: np.ndarray, innovation: np.ndarray, at_rest: bool
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def _measurements(self, arms: np.ndarray, innovation: np.ndarray, at_rest: bool) -> tuple[np.ndarray, np.ndarray]:
         """Residuals (2 + F, 3) and variances (2, 2 + F) of velocity, height and foot positions.
 
         All feet measure the same velocity, so their weighted mean carries the same information as each alone.
@@ -200,14 +201,13 @@ class LegInertialFilter:
         residual = np.empty((2 + self._num_feet, 3))
         noise = np.full((2, 2 + self._num_feet), c.foot_position**2)
         total = float(trust.sum())
-        information = total / c.foot_velocity**2
-        residual[0] = (trust @ innovation) / c.foot_velocity**2
+        information = total / self._foot_variance + 1.0 / _IGNORED
+        pull = (trust @ innovation) / self._foot_variance[_AXIS_GROUP]
         if total < 1.0 and (at_rest or self._flight > c.flight_time):
             weight = (c.rest_velocity if at_rest else c.flight_velocity) ** -2
-            residual[0] -= weight * self.velocity
+            pull -= weight * self.velocity
             information += weight
-        information += 1.0 / _IGNORED
-        residual[0] /= information
+        residual[0] = pull / information[_AXIS_GROUP]
         noise[:, 0] = 1.0 / information
         residual[1] = 0.0
         noise[:, 1] = _IGNORED

@@ -17,7 +17,7 @@ _HOLD_TIME = 0.3
 
 
 class RestDetector:
-    """At rest after 0.3 s of slow gyro (rad/s), slow joints (rad/s, rms) and mean acceleration near gravity."""
+    """At rest after 0.3 s of slow gyro, slow joints (rms) and mean acceleration near gravity."""
 
     def __init__(self) -> None:
         self.reset()
