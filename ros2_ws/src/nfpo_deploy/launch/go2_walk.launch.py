@@ -19,6 +19,7 @@ from launch.events import Shutdown
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 
+from nfpo_deploy.errors import GraphError
 from nfpo_deploy.graph import GO2_WALK, PACKAGE, Process, build_graph, parse_arguments
 from nfpo_deploy.supervisor import describe_status
 
@@ -42,7 +43,7 @@ def start(context: LaunchContext) -> list:
 
 
 def action_for(process: Process) -> ExecuteProcess:
-    common = {"output": "screen", "on_exit": lambda event, context: ended(process, event.returncode)}
+    common = {"output": "screen", "on_exit": lambda event, context: ended(process, event.returncode, context)}
     if not process.executable:
         return ExecuteProcess(name=process.name, cmd=process.command(sys.executable), **common)
     return Node(
@@ -55,7 +56,15 @@ def action_for(process: Process) -> ExecuteProcess:
     )
 
 
-def ended(process: Process, status: int) -> list:
-    """End everything when a process ends: none of them is there for nothing."""
+def ended(process: Process, status: int, context: LaunchContext) -> list:
+    """End everything when a process ends: none of them is there for nothing.
+
+    Raises:
+        GraphError: the process failed; launch stops the others and its exit status tells.
+    """
+    if context.is_shutdown:
+        return []
     reason = f"{process.name} ended with {describe_status(status)}"
-    return [LogInfo(msg=reason), EmitEvent(event=Shutdown(reason=reason))]
+    if process.may_end and status == 0:
+        return [LogInfo(msg=reason), EmitEvent(event=Shutdown(reason=reason))]
+    raise GraphError(f"{reason}; stopping everything")
