@@ -30,12 +30,17 @@ class VelocityCommandLimiter:
             acceleration: largest rate of change of vx, vy (m/s²) and wz (rad/s²).
 
         Raises:
-            SafetyError: a timeout or acceleration that is not above zero: it would switch a protection off.
+            SafetyError: a timeout or acceleration that is not above zero, or a range that is not finite or lacks
+                zero: it would switch a protection off.
         """
         if not (math.isfinite(timeout_s) and timeout_s > 0):
             raise SafetyError(f"operator timeout must be finite and above zero, got {timeout_s}")
         if not all(math.isfinite(a) and a > 0 for a in acceleration):
             raise SafetyError(f"accelerations must be finite and above zero, got {acceleration}")
+        for axis in ("vx", "vy", "wz"):
+            low, high = ranges[axis]
+            if not (math.isfinite(low) and math.isfinite(high) and low <= 0.0 <= high):
+                raise SafetyError(f"range of {axis} must be finite and contain zero, got [{low}, {high}]")
         self._low = np.array([ranges[axis][0] for axis in ("vx", "vy", "wz")])
         self._high = np.array([ranges[axis][1] for axis in ("vx", "vy", "wz")])
         self._acceleration = np.array(acceleration)
@@ -67,9 +72,9 @@ class VelocityCommandLimiter:
         return math.inf if self._received_ns is None else (now_ns - self._received_ns) * 1e-9
 
     def step(self, now_ns: int, dt: float) -> VelocityCommand:
-        """Command for this control tick; `dt` is the time since the last one, s."""
+        """Command for this control tick; `dt` is the time since the last one, s (negative or not finite: no change)."""
         fresh = self._received_ns is not None and 0 <= now_ns - self._received_ns <= self._timeout_ns
         goal = self._target if fresh else np.zeros(3)
-        limit = self._acceleration * dt
+        limit = self._acceleration * (dt if math.isfinite(dt) and dt > 0 else 0.0)
         self._current = self._current + np.clip(goal - self._current, -limit, limit)
         return VelocityCommand(*(float(v) for v in self._current))

@@ -61,18 +61,10 @@ class ObservationBuilder:
         Raises:
             ObservationError: wrong width or a value that is not finite, naming the term.
         """
+        # All values are checked before any history moves: a refused observation leaves no trace.
+        values = [self._value(t, w, inputs, noise_rng) for t, w in zip(self.terms, self.widths, strict=True)]
         parts = []
-        for term, width, history in zip(self.terms, self.widths, self._history, strict=True):
-            value = TERMS[term.name][0](inputs)
-            if value.shape != (self.batch, width):
-                raise ObservationError(f"{term.name}: expected shape {(self.batch, width)}, got {value.shape}")
-            if not np.all(np.isfinite(value)):
-                raise ObservationError(f"{term.name}: not finite: {value[~np.isfinite(value).all(axis=1)][0]}")
-            if noise_rng is not None and term.noise > 0:
-                value = value + noise_rng.uniform(-term.noise, term.noise, value.shape)
-            value = value * term.scale
-            if term.clip is not None:
-                value = np.clip(value, -term.clip, term.clip)
+        for value, history in zip(values, self._history, strict=True):
             history[:, :-1] = history[:, 1:]
             history[:, -1] = value
             if self._fresh.any():
@@ -80,6 +72,20 @@ class ObservationBuilder:
             parts.append(history.reshape(self.batch, -1))
         self._fresh[:] = False
         return np.concatenate(parts, axis=1).astype(np.float32)
+
+    def _value(
+        self, term: TermConfig, width: int, inputs: ObservationInput, noise_rng: np.random.Generator | None
+    ) -> np.ndarray:
+        """One frame (B, width) of a term: checked, with noise, scaled, clipped."""
+        value = TERMS[term.name][0](inputs)
+        if value.shape != (self.batch, width):
+            raise ObservationError(f"{term.name}: expected shape {(self.batch, width)}, got {value.shape}")
+        if not np.all(np.isfinite(value)):
+            raise ObservationError(f"{term.name}: not finite: {value[~np.isfinite(value).all(axis=1)][0]}")
+        if noise_rng is not None and term.noise > 0:
+            value = value + noise_rng.uniform(-term.noise, term.noise, value.shape)
+        value = value * term.scale
+        return value if term.clip is None else np.clip(value, -term.clip, term.clip)
 
     def layout(self) -> str:
         """Human-readable table of the observation, printed at start-up."""
