@@ -42,7 +42,7 @@ class ModeMachine:
         self.armed = False
         self.first_cause = ""
         self.later_causes: list[str] = []
-        self._sit_wanted = False
+        self._sit_wanted = ""  # why, while a SIT waits until the robot stands
         self._settled = False
 
     def arm(self, missing: Sequence[str] = ()) -> tuple[bool, str]:
@@ -76,7 +76,7 @@ class ModeMachine:
             known = [mode.name for mode in Mode if mode is not Mode.FAULT]
             return False, f"unknown mode {name!r}; known: {', '.join(known)}"
         if wanted is self.mode:
-            self._sit_wanted = False
+            self._sit_wanted = ""
             return True, f"already in {wanted.name}"
         if wanted not in REQUESTS[self.mode]:
             return False, self._refusal(wanted)
@@ -88,7 +88,7 @@ class ModeMachine:
             return False, _missing(wanted.name, missing)
         if wanted is Mode.SIT and self.mode is Mode.WALK:
             self._enter(Mode.READY, "requested SIT: standing first")
-            self._sit_wanted = True
+            self._sit_wanted = "requested"
             return True, "standing first, then SIT"
         self._enter(wanted, "requested")
         return True, wanted.name
@@ -104,7 +104,7 @@ class ModeMachine:
         elif self.mode is Mode.READY:
             self._settled = status.phase is GatePhase.HOLDING
             if self._settled and self._sit_wanted:
-                self._enter(Mode.SIT, "standing, now sitting as wanted")
+                self._enter(Mode.SIT, self._sit_wanted)
 
     def stop_and_stand(self, reason: str) -> None:
         """Controlled end of walking: hold the pose. Nothing to do in any other mode."""
@@ -115,9 +115,9 @@ class ModeMachine:
         """Controlled end of everything: stand, then sit, then damp."""
         if self.mode is Mode.WALK:
             self._enter(Mode.READY, reason)
-            self._sit_wanted = True
+            self._sit_wanted = reason
         elif self.mode is Mode.READY and not self._settled:
-            self._sit_wanted = True
+            self._sit_wanted = reason
         elif self.mode in (Mode.STAND, Mode.READY):
             self._enter(Mode.SIT, reason)
 
@@ -150,7 +150,7 @@ class ModeMachine:
             self.armed = False
         # STAND ends in READY with the pose held; walking ends in READY while it settles.
         self._settled = self.mode is Mode.STAND and mode is Mode.READY
-        self._sit_wanted = False
+        self._sit_wanted = ""
         self.mode, self.reason = mode, reason
 
     def _described(self) -> str:

@@ -138,8 +138,9 @@ def permit_delivery(c: Context) -> Reading:
     """Whether permits reach the bridge in time; the gate itself reacts when they do not."""
     if c.seen.status is None:
         return Reading(Level.STALE, "no bridge status received yet")
-    limit = c.spec.safety.permit_timeout
-    return _above(c.seen.status.permit_age, limit, "age of the permit at the bridge", "s")
+    age, limit = c.seen.status.permit_age, c.spec.safety.permit_timeout
+    level = Level.OK if age <= limit else Level.WARN
+    return Reading(level, f"permit {age:.3g} s old at the bridge", age, limit, "s")
 
 
 def tilt(c: Context) -> Reading:
@@ -268,13 +269,18 @@ def bridge_rate(c: Context) -> Reading:
     return _rate(measured, c.bridge_rate, "bridge loop", c)
 
 
+def watchdog_rate(c: Context) -> Reading:
+    """The watchdog's own ticks: a permit that it does not send in time is missed by the gate."""
+    gap, limit = c.seen.tick_stream.longest_gap(), c.spec.safety.permit_timeout
+    level = Level.WARN if gap > limit else Level.OK
+    return Reading(level, f"longest gap between permits {gap * 1e3:.0f} ms", gap, limit, "s")
+
+
 def estimate_rate(c: Context) -> Reading:
-    """State estimates; the watchdog sees no more of them than it has ticks."""
-    rate, gap = c.seen.estimate_stream.rate(), c.seen.estimate_stream.longest_gap()
-    if rate is None:
-        return Reading(Level.OK, "estimate rate not known yet")
-    late = gap > c.spec.safety.estimate_timeout
-    return Reading(Level.WARN if late else Level.OK, f"longest gap {gap * 1e3:.0f} ms", gap, unit="s")
+    """Jitter of the state estimates; the watchdog sees no more of them than it has ticks."""
+    gap, limit = c.seen.estimate_stream.longest_gap(), c.spec.safety.estimate_timeout
+    level = Level.WARN if gap > limit else Level.OK
+    return Reading(level, f"longest gap between estimates {gap * 1e3:.0f} ms", gap, limit, "s")
 
 
 def overruns(c: Context) -> Reading:
@@ -332,6 +338,7 @@ MONITORS = (
     Monitor("command_rate", command_rate, Reaction.STOP_AND_STAND, _WALK, _TO_WALK),
     Monitor("bridge_rate", bridge_rate, Reaction.STOP_AND_STAND, _WALK, _TO_WALK),
     Monitor("estimate_rate", estimate_rate, Reaction.WARN),
+    Monitor("watchdog_rate", watchdog_rate, Reaction.WARN),
     Monitor("permit_delivery", permit_delivery, Reaction.WARN),
     Monitor("overruns", overruns, Reaction.WARN),
     Monitor("wire_errors", wire_errors, Reaction.WARN),

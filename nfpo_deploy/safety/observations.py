@@ -108,6 +108,7 @@ class Observations:
         self.state_stream, self.estimate_stream = Stream(), Stream()
         self.command_stream, self.status_stream, self.operator_stream = Stream(), Stream(), Stream()
         self.lowstate_stream = Stream()
+        self.tick_stream = Stream()
         self.overruns, self.wire_errors = Increments(), Increments()
         self.over_position, self.over_speed, self.over_torque = Lasting(n), Lasting(n), Lasting(n)
 

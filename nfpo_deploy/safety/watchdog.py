@@ -150,6 +150,7 @@ class Watchdog:
     def tick(self, now_ns: int) -> SafetyPermit:
         """Evaluate every monitor, react, and return the permit to publish."""
         with self._lock:
+            self._seen.tick_stream.observe(now_ns, self._seq)
             context = self._context(now_ns)
             for monitor in MONITORS:
                 self._react(monitor, monitor.check(context), context)
