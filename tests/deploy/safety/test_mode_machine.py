@@ -33,7 +33,8 @@ def machine_in(mode: Mode, settled: bool = True) -> ModeMachine:
     return machine
 
 
-# B is SIT, on the belly. Rows: mode now. Columns: what is requested. A name is the mode that follows; None means refused.
+# B is SIT, on the belly.
+# Rows: mode now. Columns: what is requested. A name is the mode that follows; None means refused.
 D, S, R, W, B, F = "DAMP", "STAND", "READY", "WALK", "SIT", "FAULT"
 TABLE = {
     D: {D: D, S: None, R: None, W: None, B: None, F: None},  # STAND needs arming, tested below
