@@ -152,9 +152,9 @@ def parse_metadata(metadata: Mapping[str, str]) -> PolicyManifest:
             robot_model_sha256=str(ours["robot_model_sha256"]),
             provenance=dict(ours["provenance"]),
         )
+        _check_terms(manifest)
     except (KeyError, TypeError, ValueError, ObservationError) as error:
         raise PolicyError(f"bad policy metadata: {type(error).__name__}: {error}") from error
-    _check_terms(manifest)
     return manifest
 
 
@@ -163,6 +163,9 @@ def _check_terms(manifest: PolicyManifest) -> None:
     for name, array in (("low", manifest.observation_low), ("high", manifest.observation_high)):
         if array.shape != (size,) or not np.all(np.isfinite(array)):
             raise PolicyError(f"observation_{name} needs {size} finite numbers, got shape {array.shape}")
+    if np.any(manifest.observation_low > manifest.observation_high):
+        i = int(np.argmax(manifest.observation_low > manifest.observation_high))
+        raise PolicyError(f"observation_low is above observation_high at entry {i}")
     uses_gait = any(term.name == "gait_phase" for term in manifest.terms)
     if uses_gait and manifest.gait_period_s is None:
         raise PolicyError("observation term gait_phase needs gait_period_s in the metadata")
@@ -210,6 +213,8 @@ def _terms(metadata: Mapping[str, str], ours: Mapping[str, Any]) -> tuple[TermCo
     key = "observation_terms_history_length"
     # Exporters that follow the convention write integers as "5.000" and use 0 for "no history".
     histories = _numbers(metadata, key, n) if key in metadata else np.ones(n)
+    if np.any((histories < 0) | (histories != np.round(histories))):
+        raise PolicyError(f"{key}: expected whole numbers of frames, got {metadata[key]!r}")
     clips = ours.get("observation_clip", [None] * n)
     if len(clips) != n:
         raise PolicyError(f"observation_clip needs {n} entries, got {len(clips)}")
