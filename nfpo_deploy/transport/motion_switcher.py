@@ -45,10 +45,10 @@ class MotionSwitcherClient:
         deadline = time.monotonic() + timeout_s
         active = first = self.check_mode(timeout_s)
         while active:
-            if time.monotonic() >= deadline:
+            if time.monotonic() >= deadline - _RELEASE_PERIOD_S:
                 raise TransportError(f"built-in controller {active!r} was not released within {timeout_s} s")
-            self._call(RELEASE_MODE, {}, timeout_s)
-            active = self.check_mode(timeout_s)
+            self._call(RELEASE_MODE, {}, deadline - time.monotonic())
+            active = self.check_mode(max(_RELEASE_PERIOD_S, deadline - time.monotonic()))
             if active:
                 time.sleep(_RELEASE_PERIOD_S)
         return first

@@ -42,10 +42,8 @@ class MotorBank:
     def command_slots(self, motor_cmd: np.ndarray) -> None:
         """Take the `motor_cmd` array of a LowCmd record."""
         used = motor_cmd[self._slots]
-        self.command(
-            *(used[name].astype(np.float64) for name in ("q", "dq", "kp", "kd", "tau")),
-            enabled=used["mode"] == self._servo_mode,
-        )
+        q, dq, kp, kd, tau = (used[name].astype(np.float64) for name in ("q", "dq", "kp", "kd", "tau"))
+        self.command(q, dq, kp, kd, tau, enabled=used["mode"] == self._servo_mode)
 
     def command(
         self,

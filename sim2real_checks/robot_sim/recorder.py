@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -83,8 +83,9 @@ class Recorder:
         if self.path.suffix == ".csv":
             _write_csv(finished, rows)
         else:
+            columns: dict[str, Any] = {name: rows[name] for name in _names(rows)}
             with finished.open("wb") as file:
-                np.savez_compressed(file, meta=np.array(meta), **{name: rows[name] for name in _names(rows)})
+                np.savez_compressed(file, meta=np.array(meta), **columns)
         os.replace(finished, self.path)
         self._raw_path.unlink()
 
@@ -98,7 +99,7 @@ def load_record(path: Path) -> tuple[dict[str, np.ndarray], dict]:
     """
     if path.name.endswith(RAW_SUFFIX):
         rows, meta = _read_raw(path)
-        return {name: rows[name] for name in rows.dtype.names}, json.loads(meta)
+        return {name: rows[name] for name in _names(rows)}, json.loads(meta)
     if path.suffix != ".npz":
         raise ValueError(f"{path}: expected an .npz record or a {RAW_SUFFIX} file of a killed run")
     with np.load(path) as data:
@@ -130,7 +131,7 @@ def _read_raw(path: Path) -> tuple[np.ndarray, str]:
 
 def _write_csv(path: Path, rows: np.ndarray) -> None:
     names, columns = [], []
-    for name in rows.dtype.names or ():
+    for name in _names(rows):
         values = rows[name].reshape(len(rows), -1)
         names += [name] if values.shape[1] == 1 else [f"{name}_{i}" for i in range(values.shape[1])]
         columns += list(values.T)

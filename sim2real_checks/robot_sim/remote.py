@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 # Bit order of the two button bytes, least significant first.
 BUTTONS = (
@@ -70,13 +70,14 @@ def parse_remote_event(text: str) -> RemoteEvent:
         time = float(time_text)
     except ValueError as error:
         raise ValueError(f"remote event {text!r}: expected a time (s) first, got {time_text!r}") from error
-    remote = Remote()
+    sticks: dict[str, float] = {}
+    buttons: set[str] = set()
     for part in parts:
         name, equals, value = part.partition("=")
         if equals and name in STICKS:
-            remote = replace(remote, **{name: float(value)})
+            sticks[name] = float(value)
         elif not equals:
-            remote = replace(remote, buttons=remote.buttons | frozenset(part.split("+")))
+            buttons.update(part.split("+"))
         else:
             raise ValueError(f"remote event {text!r}: unknown stick {name!r}; known: {', '.join(STICKS)}")
-    return RemoteEvent(time, remote)
+    return RemoteEvent(time, Remote(buttons=frozenset(buttons), **sticks))

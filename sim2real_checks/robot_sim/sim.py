@@ -14,7 +14,7 @@ import numpy as np
 
 from nfpo_deploy.errors import TransportError
 from nfpo_deploy.transport.codec import GO_LOW_CMD
-from nfpo_deploy.transport.dds import DdsParticipant, RawWriter
+from nfpo_deploy.transport.dds import DdsParticipant, RawReader, RawWriter
 from robots.loader import RobotSpec, load_robot
 from sim2real_checks.robot_sim.builtin import BuiltinController
 from sim2real_checks.robot_sim.config import LOW_STATE_HZ, SimConfig, SimConfigError
@@ -32,6 +32,8 @@ SLOW_COPY_HZ = 20.0
 WIRELESS_HZ = 100.0
 SERVICES_HZ = 50.0
 WARMING_HZ = 10.0
+DISCOVERY_S = 0.5
+"""How long to look for another robot before appearing; discovery on one host takes some tens of ms."""
 MAX_LAG_S = 0.1
 """Beyond this lag the schedule slips: catching up would show clients a robot faster than real time."""
 
@@ -63,9 +65,9 @@ class RobotSim:
     """A simulated robot; `run()` blocks until `stop()`, the configured duration, or an error.
 
     Raises:
-        SimConfigError: robot of a message family without a simulator.
+        SimConfigError: robot of a message family without a simulator, or an impossible payload.
         RobotSpecError: unknown robot.
-        TransportError: interface, domain or DDS version cannot be used.
+        TransportError: (from run) interface, domain or DDS version cannot be used, or a robot is there already.
     """
 
     def __init__(self, config: SimConfig) -> None:
@@ -125,6 +127,7 @@ class RobotSim:
 
     def run(self) -> SimSummary:
         """Be a robot. Returns the summary; the record, if asked for, is complete then."""
+        self._refuse_second_robot()
         participant = DdsParticipant(self.config.interface, self.config.domain_id)
         recorder = self._open_recorder()
         try:
@@ -138,6 +141,24 @@ class RobotSim:
             if recorder is not None:
                 recorder.close()
 
+    def _refuse_second_robot(self) -> None:
+        """Two robots on one domain would mix their states, and one of them might be real."""
+        from unitree_sdk2py.idl.unitree_go.msg.dds_ import LowState_
+
+        probe = DdsParticipant(self.config.interface, self.config.domain_id)
+        try:
+            reader = probe.reader("rt/lowstate", LowState_)
+            deadline = time.monotonic() + DISCOVERY_S
+            while time.monotonic() < deadline:
+                if reader.matched:
+                    raise TransportError(
+                        f"a robot is already on DDS domain {self.config.domain_id} of interface "
+                        f"{self.config.interface!r}; stop it, or choose another domain with --domain-id"
+                    )
+                time.sleep(0.02)
+        finally:
+            probe.close()
+
     def _open_channels(self, participant: DdsParticipant) -> None:
         from unitree_sdk2py.idl.unitree_go.msg import dds_ as go
 
@@ -150,7 +171,7 @@ class RobotSim:
         )
         self._sport_writer = participant.writer("rt/sportmodestate", go.SportModeState_)
         self._wireless_writer = participant.writer("rt/wirelesscontroller", go.WirelessController_)
-        self._lowcmd.reader = participant.reader("rt/lowcmd", go.LowCmd_)
+        self._lowcmd.open(participant)
         self._servers = (
             motion_switcher_server(participant, builtin, plant),
             sport_server(participant, builtin, plant),
@@ -271,7 +292,7 @@ class LowCmdInbox:
     """Receives LowCmds: checks them, counts the bad ones, delays the good ones by the command latency."""
 
     def __init__(self, config: SimConfig) -> None:
-        self.reader = None
+        self._reader: RawReader | None = None
         self.count = self.crc_errors = self.malformed = self.ignored = 0
         self.received_ns = 0
         self._latency = config.command_latency
@@ -279,12 +300,18 @@ class LowCmdInbox:
         self._queue: deque[tuple[float, np.ndarray]] = deque()
         self._last: float | None = None
 
+    def open(self, participant: DdsParticipant) -> None:
+        """Subscribe to rt/lowcmd; before that, nothing arrives."""
+        from unitree_sdk2py.idl.unitree_go.msg.dds_ import LowCmd_
+
+        self._reader = participant.reader("rt/lowcmd", LowCmd_)
+
     def poll(self, now: float, ignore: bool) -> np.ndarray | None:
         """`motor_cmd` of the newest LowCmd that is due, None if there is no new one.
 
         While `ignore` is set, commands are counted and dropped: the built-in controller owns the motors.
         """
-        for sample in self.reader.take():
+        for sample in self._reader.take() if self._reader is not None else ():
             motor_cmd = self._check(sample)
             if motor_cmd is None:
                 continue

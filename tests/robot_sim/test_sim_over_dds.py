@@ -11,6 +11,7 @@ pytest.importorskip("unitree_sdk2py")
 
 from unitree_sdk2py.idl.unitree_go.msg.dds_ import LowCmd_, LowState_, SportModeState_, WirelessController_
 
+from nfpo_deploy.errors import TransportError
 from nfpo_deploy.transport import open_transport
 from nfpo_deploy.transport.codec import GO_LOW_CMD, GO_LOW_STATE, GO_SPORT_MODE_STATE, GO_WIRELESS_CONTROLLER
 from nfpo_deploy.transport.dds import DdsParticipant
@@ -218,6 +219,12 @@ def test_remote_reaches_clients_on_both_topics(wait_for):
         assert frame[2] == 1 << 5 and frame[3] == 1 << 1
         assert np.frombuffer(frame[20:24], "<f4")[0] == 0.5
     participant.close()
+
+
+def test_second_robot_on_the_same_domain_is_refused(start_sim):
+    start_sim("--domain-id", DOMAIN)
+    with pytest.raises(TransportError, match=f"already on DDS domain {DOMAIN}"):
+        RobotSim(config(duration=1.0)).run()
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
