@@ -1,0 +1,113 @@
+"""Pictures of a walk from its folder (record.npz and report.json), rendered in a process of their own.
+
+`python -m sim2real_checks.walk.pictures out/walk --strip walk.png --video walk.mp4`
+
+A process of its own, because the renderer's GL library is chosen before MuJoCo is imported, and because a driver
+that crashes must not take the report with it.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tyro
+
+from sim2real_checks.robot_sim.recorder import load_record
+from sim2real_checks.robot_sim.render import NO_RENDERER, RenderError, pictures_at, write_video
+
+FPS = 25
+LEAD_S = 1.0
+STRIP_FRAMES = 5
+GAP = 6
+CAPTION = 34
+
+
+@dataclass
+class Arguments:
+    """Options of the command line."""
+
+    folder: tyro.conf.Positional[Path]
+    """Folder of a walk, out/walk for the newest."""
+    strip: Path | None = None
+    """Write a strip of pictures (.png) here."""
+    video: Path | None = None
+    """Write an .mp4 here."""
+    width: int = 480
+    """Pixels of one picture of the strip."""
+    height: int = 400
+    """Pixels of one picture of the strip."""
+
+
+def strip_moments(report: dict[str, Any], count: int) -> list[tuple[float, str]]:
+    """Times (s) and captions of the pictures: the middle of each segment, moving ones first choice.
+
+    Raises:
+        ValueError: the walk has no segments.
+    """
+    segments = report["segments"]
+    if not segments:
+        raise ValueError("no segment was walked: there is nothing to show")
+    moving = [s for s in segments if any(s["command"])]
+    still = [s for s in segments if not any(s["command"])]
+    chosen = sorted((moving + still)[:count], key=lambda s: s["start"])
+    return [((s["start"] + s["end"]) / 2, _caption(s)) for s in chosen]
+
+
+def _caption(segment: dict[str, Any]) -> str:
+    vx, vy, wz = segment["mean_velocity"]
+    asked = segment["command"]
+    if asked[2]:
+        return f"{segment['name']}  {wz:.2f} rad/s"
+    return f"{segment['name']}  {float(np.hypot(vx, vy)):.2f} m/s" if any(asked) else segment["name"]
+
+
+def write_strip(record: Path, path: Path, moments: list[tuple[float, str]], width: int, height: int) -> None:
+    """Render the moments side by side, each with its caption, into a small PNG.
+
+    Raises:
+        RenderError: no off-screen renderer on this machine.
+        ValueError: not a record.
+    """
+    from PIL import Image, ImageDraw, ImageFont
+
+    count = len(moments)
+    strip = Image.new("RGB", (count * width + (count - 1) * GAP, height + CAPTION), "white")
+    draw = ImageDraw.Draw(strip)
+    font = ImageFont.load_default(size=22)
+    pictures = pictures_at(record, np.array([time for time, _ in moments]), width, height)
+    for i, (picture, (_, caption)) in enumerate(zip(pictures, moments, strict=True)):
+        left = i * (width + GAP)
+        strip.paste(Image.fromarray(picture), (left, 0))
+        draw.text((left + width / 2, height + CAPTION / 2), caption, fill="#333333", font=font, anchor="mm")
+    # A palette makes the file a third of its size; dithering hides the steps in the sky.
+    strip.quantize(128, dither=Image.Dither.FLOYDSTEINBERG).save(path, optimize=True)
+
+
+def main() -> int:
+    """Exit status: 0, 2 for a bad folder or option, 3 where nothing can be rendered."""
+    arguments = tyro.cli(Arguments, prog="python -m sim2real_checks.walk.pictures", description=__doc__)
+    try:
+        report = json.loads((arguments.folder / "report.json").read_text())
+        record = arguments.folder / "record.npz"
+        if arguments.strip:
+            moments = strip_moments(report, STRIP_FRAMES)
+            write_strip(record, arguments.strip, moments, arguments.width, arguments.height)
+        if arguments.video:
+            end = float(load_record(record)[0]["time"][-1])
+            write_video(record, arguments.video, np.arange(0.0, end, 1 / FPS), FPS, 640, 368)
+    except RenderError as error:
+        print(f"pictures: {error}", file=sys.stderr)
+        return NO_RENDERER
+    except (ValueError, KeyError, OSError) as error:
+        print(f"pictures: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
