@@ -9,18 +9,18 @@ from __future__ import annotations
 import socket
 import threading
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from nfpo_deploy.errors import TransportError
 from nfpo_deploy.transport.dds_version import require_supported_dds
 
+# As Unitree's SDK has it. On loopback Cyclone then warns that it disables multicast; forbidding multicast
+# here would silence that, but participants no longer found each other.
 _CONFIG = """<CycloneDDS><Domain Id="any">
 <General><Interfaces>
-<NetworkInterface name="{interface}" priority="default" multicast="{multicast}"/>
+<NetworkInterface name="{interface}" priority="default" multicast="default"/>
 </Interfaces></General>
 </Domain></CycloneDDS>"""
-_IFF_MULTICAST = 0x1000  # linux/if.h
 READER_DEPTH = 8
 """Samples kept between two reads: enough to count what came while the reader slept for a few periods."""
 
@@ -173,19 +173,6 @@ def _guard(action: str, function: Any, *args: Any) -> Any:
         raise TransportError(f"cannot {action}: {error}") from error
 
 
-def _config(interface: str) -> str:
-    # Cyclone turns multicast off by itself where the interface has none, as loopback, but warns on every start.
-    return _CONFIG.format(interface=interface, multicast="default" if _has_multicast(interface) else "false")
-
-
-def _has_multicast(interface: str) -> bool:
-    try:
-        flags = int(Path(f"/sys/class/net/{interface}/flags").read_text(), 16)
-    except (OSError, ValueError):
-        return True
-    return bool(flags & _IFF_MULTICAST)
-
-
 def _matched(entity: Any, function: str) -> int:
     from cyclonedds.internal import DDS
 
@@ -200,7 +187,7 @@ def _acquire_domain(interface: str, domain_id: int) -> None:
         if opened is None:
             domain = _guard(
                 f"open DDS domain {domain_id} on {interface} (is it in use in this process already?)",
-                Domain, domain_id, _config(interface),
+                Domain, domain_id, _CONFIG.format(interface=interface),
             )  # fmt: skip
             _domains[domain_id] = _OpenDomain(interface, domain, 1)
         elif opened.interface != interface:
