@@ -61,14 +61,18 @@ class OnnxPolicy:
             (N,) float64 raw action in the policy's joint order.
 
         Raises:
-            PolicyError: the network's output is not finite, or noise is given to a policy that takes none.
+            PolicyError: the network's output is not finite, the input does not fit it, or noise is given to a policy
+                that takes none.
         """
         feed = {"obs": observation.reshape(1, -1)}
         if noise is not None:
             if not self.takes_noise:
                 raise PolicyError(f"{self.path} has no noise input: it cannot be sampled")
             feed["noise"] = noise.astype(np.float32).reshape(1, -1)
-        action = self.session.run(["actions"], feed)[0][0].astype(np.float64)
+        try:
+            action = self.session.run(["actions"], feed)[0][0].astype(np.float64)
+        except Exception as error:  # ONNX Runtime raises several private types
+            raise PolicyError(f"{self.path} cannot run on this input: {error}") from error
         if not np.all(np.isfinite(action)):
             raise PolicyError(f"policy output is not finite: {action}")
         return action
