@@ -106,7 +106,9 @@ class ContactDetector:
         # The same low-pass on force and speed, so that the derivative of the latter is in step with the former.
         change = force_gain * (speed - self._slow_speed)
         self._slow_speed = self._slow_speed + change
-        self.force = self._static_force + (self._leg_mass / dt) * change
+        # The foot sensors, which speak when the torques are silent, do not feel the leg's inertia.
+        leg_mass = self._leg_mass if self._silent < _SILENT_MESSAGES else 0.0
+        self.force = self._static_force + (leg_mass / dt) * change
         self._standing = self.force > np.where(self._standing, self._off, self._on)
         standing = self._standing
         self.probability = self.probability + np.where(standing, rise, fall) * (standing - self.probability)

@@ -7,6 +7,7 @@ and the axes never mix: two small covariances instead of one large matrix, which
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -34,8 +35,8 @@ class FilterConfig:
     """m/s² in one second."""
     bias_start: float = 0.3
     """m/s²."""
-    velocity_start: float = 1.0
-    """m/s."""
+    velocity_start: float = 0.7
+    """m/s; a legged robot at an unknown moment of its walk."""
     stance_walk: float = 0.02
     """m in one second by which a standing foot creeps."""
     swing_jump: float = 0.1
@@ -50,10 +51,12 @@ class FilterConfig:
     """m in one sample, of ground level under one standing foot; large, so that stairs are followed slowly."""
     rest_velocity: float = 0.05
     """m/s, while the robot is known to be at rest."""
-    flight_velocity: float = 0.5
-    """m/s in one sample, once no foot has stood for `flight_time`: bounds the drift of pure integration."""
     flight_time: float = 0.2
-    """s."""
+    """s without any standing foot after which integrating the accelerometer is no longer relied on."""
+    flight_drift: float = 0.5
+    """m/s², by which the deviation of the velocity grows from then on, up to `velocity_start`: tilt errors."""
+    flight_decay: float = 1.0
+    """s, time constant with which the velocity then returns to zero, which bounds its drift."""
     velocity_floor: float = 0.02
     """m/s, part of the reported deviation: errors that last (yielding ground, rolling, slow slip) do not average
     out as the filter's white noise does."""
@@ -137,6 +140,8 @@ class LegInertialFilter:
         accel[2] -= GRAVITY
         self.position += dt * (self.velocity + 0.5 * dt * accel)
         self.velocity += dt * accel
+        if self._flight > self.config.flight_time:
+            self.velocity *= math.exp(-dt / self.config.flight_decay)
         innovation = foot_velocity - self.velocity
         self._gate(innovation, contact, dt)
         self.feet += dt * rolling
@@ -168,6 +173,9 @@ class LegInertialFilter:
         # Noise of a sample is white, so its effect on velocity grows with the square root of time.
         P[:, _V, _V] += c.accel_noise**2 * self._period * dt
         P[:, _B, _B] += c.bias_walk**2 * dt
+        if self._flight > c.flight_time:
+            deviation = np.sqrt(P[:, _V, _V])
+            P[:, _V, _V] = np.maximum(deviation, np.minimum(deviation + c.flight_drift * dt, c.velocity_start)) ** 2
         loose = 1.0 - self.trust
         P[:, self._feet_diagonal, self._feet_diagonal] += c.stance_walk**2 * dt + c.swing_jump**2 * loose * loose
         self.covariance = P
@@ -203,8 +211,8 @@ class LegInertialFilter:
         total = float(trust.sum())
         information = total / self._foot_variance + 1.0 / _IGNORED
         pull = (trust @ innovation) / self._foot_variance[_AXIS_GROUP]
-        if total < 1.0 and (at_rest or self._flight > c.flight_time):
-            weight = (c.rest_velocity if at_rest else c.flight_velocity) ** -2
+        if total < 1.0 and at_rest:
+            weight = c.rest_velocity**-2
             pull -= weight * self.velocity
             information += weight
         residual[0] = pull / information[_AXIS_GROUP]
