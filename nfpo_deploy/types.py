@@ -138,7 +138,7 @@ class MotorCommand:
 
 @dataclass(frozen=True)
 class BridgeStatus:
-    """What the bridge and its gate report, 50 Hz; mirrors nfpo_msgs/BridgeStatus. Ages in s, inf when never received."""
+    """What the bridge and its gate report, 50 Hz; mirrors nfpo_msgs/BridgeStatus. Ages in s, inf if never received."""
 
     phase: GatePhase
     permit_mode: Mode

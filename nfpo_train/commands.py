@@ -13,8 +13,6 @@ import yaml
 
 from nfpo_train.config import ConfigError, load_task
 
-Tokens = tyro.conf.Positional
-
 
 @dataclass
 class TrainArgs:
@@ -29,7 +27,7 @@ class TrainArgs:
       nfpo train go2_walk --set algorithm.learning_rate=3e-4 env.num_envs=1024
     """
 
-    task: Tokens[str]
+    task: tyro.conf.Positional[str]
     """Task name, a file in nfpo_train/configs."""
     policy: str | None = None
     """"flow" or "gaussian"; the task's own by default."""
@@ -85,7 +83,7 @@ class ExportArgs:
       nfpo export runs/go2_walk_flow_seed1/checkpoints/checkpoint_0001221.pt --out policy.onnx
     """
 
-    source: Tokens[Path]
+    source: tyro.conf.Positional[Path]
     """Run folder (its newest checkpoint) or one checkpoint file."""
     out: Path | None = None
     """ONNX file to write; policy.onnx in the run folder by default."""
@@ -119,7 +117,7 @@ class PlotArgs:
       nfpo plot runs/go2_walk_flow_seed1 runs/go2_walk_gaussian_seed1 --out compare.png
     """
 
-    folders: Tokens[list[Path]]
+    folders: tyro.conf.Positional[list[Path]]
     """Run folders."""
     out: Path | None = None
     """PNG to write; curves.png in the first folder by default."""

@@ -243,7 +243,8 @@ def _coerce(value: Any, spec: dataclasses.Field, where: str) -> Any:
         return tuple(value)
     if kind == "dict[str, float]":
         return {str(k): float(v) for k, v in value.items()}
-    wanted = {"int": int, "float": (int, float), "str": str, "bool": bool}[kind]
+    known: dict[str, tuple[type, ...]] = {"int": (int,), "float": (int, float), "str": (str,), "bool": (bool,)}
+    wanted = known[kind]
     if not isinstance(value, wanted) or (isinstance(value, bool) and kind != "bool"):
         raise ConfigError(f"{where}: expected {kind}, got {value!r}")
-    return float(value) if kind == "float" else value
+    return float(value) if isinstance(value, (int, float)) and kind == "float" else value

@@ -87,7 +87,7 @@ class Runner:
         self.env.commands.level = state["environment"]["command_level"]
         torch.set_rng_state(state["rng"])
         # The environments start afresh, so their stream must differ from the one already used.
-        self.env.rng.bit_generator.advance(self.iteration * 1_000_003)
+        self.env.rng.bit_generator.advance(self.iteration * 1_000_003)  # type: ignore[attr-defined]
         print(f"resuming {self.folder} from {path.name} (iteration {self.iteration})")
 
     def _iterate(self) -> dict[str, float]:

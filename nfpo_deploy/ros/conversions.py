@@ -20,7 +20,6 @@ from nfpo_msgs.msg import JointCommand as JointCommandMsg
 from nfpo_msgs.msg import RobotState as RobotStateMsg
 from nfpo_msgs.msg import SafetyPermit as SafetyPermitMsg
 from nfpo_msgs.msg import StateEstimate as StateEstimateMsg
-from robots.loader import RobotSpec
 from sensor_msgs.msg import Imu, JointState
 
 from nfpo_deploy.errors import MessageError
@@ -34,6 +33,7 @@ from nfpo_deploy.types import (
     StateEstimate,
     VelocityCommand,
 )
+from robots.loader import RobotSpec
 
 BASE_FRAME = "base_link"
 ODOM_FRAME = "odom"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from rcl_interfaces.msg import ParameterDescriptor
 from rclpy.node import Node
@@ -17,10 +17,12 @@ Check = Callable[[Any], str]
 
 
 def above_zero(value: float) -> str:
+    """Check that `value > 0`."""
     return "" if value > 0 else "expected a number above zero"
 
 
 def at_least_zero(value: float) -> str:
+    """Check that `value >= 0`."""
     return "" if value >= 0 else "expected zero or more"
 
 
@@ -30,6 +32,7 @@ def integer_between(lower: int, upper: int) -> Check:
 
 
 def not_empty(value: str) -> str:
+    """Check that `value` is more than blanks."""
     return "" if value.strip() else "expected a name"
 
 
@@ -48,14 +51,18 @@ class Declaration:
         Raises:
             ParameterError: wrong type, not finite, or refused by the check.
         """
-        wanted = type(self.default)
+        wanted: type = type(self.default)
         if wanted is float and type(value) is int:
             value = float(value)
         if type(value) is not wanted:
             raise ParameterError(
                 f"parameter {self.name}: expected {wanted.__name__}, got {value!r} ({type(value).__name__})"
             )
-        problem = "expected a finite number" if wanted is float and not math.isfinite(value) else self.check(value)
+        problem = (
+            "expected a finite number"
+            if wanted is float and not math.isfinite(cast(float, value))
+            else self.check(value)
+        )
         if problem:
             raise ParameterError(f"parameter {self.name}: {problem}, got {value!r}: {self.description}")
         return value

@@ -34,9 +34,7 @@ class PolicyInference(LoopNode):
     """Lifecycle node `policy_inference`."""
 
     NAME = "policy_inference"
-    PARAMETERS = (
-        Declaration("policy", "walk", "ONNX file, or the name of a policy of the robot", not_empty),
-    )
+    PARAMETERS = (Declaration("policy", "walk", "ONNX file, or the name of a policy of the robot", not_empty),)
 
     def setup(self) -> None:
         spec, safety = self.spec, self.spec.safety
@@ -48,9 +46,7 @@ class PolicyInference(LoopNode):
         self._estimates = self.poll(StateEstimateMsg, topics.STATE_ESTIMATE, SENSOR_QOS)
         self._permits = self.poll(SafetyPermitMsg, topics.PERMIT, command_qos(safety.permit_timeout))
         self._velocities = self.poll(Twist, topics.VELOCITY_COMMAND, SENSOR_QOS)
-        self._commands = self.publish_on(
-            JointCommandMsg, topics.JOINT_COMMAND, command_qos(safety.command_timeout)
-        )
+        self._commands = self.publish_on(JointCommandMsg, topics.JOINT_COMMAND, command_qos(safety.command_timeout))
         self._message = JointCommandMsg()
         self._estimate_timeout_ns = round(safety.estimate_timeout * NS)
         self._permit_timeout_ns = round(safety.permit_timeout * NS)

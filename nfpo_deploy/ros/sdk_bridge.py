@@ -139,9 +139,7 @@ class SdkBridge(LoopNode):
             self._publish_status(now_ns)
 
     def _gate_step(self, now_ns: int) -> MotorCommand:
-        return self._gate.step(
-            now_ns, self._state, self._permit, self._permit_ns, self._command, self._command_ns
-        )
+        return self._gate.step(now_ns, self._state, self._permit, self._permit_ns, self._command, self._command_ns)
 
     def _write(self, command: MotorCommand) -> None:
         if self._gate.write:
@@ -200,9 +198,9 @@ class SdkBridge(LoopNode):
             tripped=gate.tripped,
             stand_reached=gate.stand_reached,
             sit_reached=gate.sit_reached,
-            state_age=_age(now_ns, self._state and self._state.received_ns),
-            command_age=_age(now_ns, self._command and self._command_ns),
-            permit_age=_age(now_ns, self._permit and self._permit_ns),
+            state_age=_age(now_ns, self._state.received_ns if self._state else None),
+            command_age=_age(now_ns, self._command_ns if self._command else None),
+            permit_age=_age(now_ns, self._permit_ns if self._permit else None),
             lowstate_count=counts.lowstate_count,
             lowstate_crc_errors=counts.crc_errors,
             lowstate_lost=counts.lost,

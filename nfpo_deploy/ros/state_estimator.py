@@ -21,9 +21,7 @@ from nfpo_deploy.types import StateEstimate
 
 # The filter wants every state, not the newest: two loops at the same rate drift past each other, and a late
 # cycle must find what it missed. 16 ms at 500 Hz, no longer than a state may be old anyway.
-STATE_QUEUE = QoSProfile(
-    depth=8, reliability=ReliabilityPolicy.BEST_EFFORT, durability=DurabilityPolicy.VOLATILE
-)
+STATE_QUEUE = QoSProfile(depth=8, reliability=ReliabilityPolicy.BEST_EFFORT, durability=DurabilityPolicy.VOLATILE)
 
 
 class StateEstimatorNode(LoopNode):

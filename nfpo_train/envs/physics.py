@@ -78,7 +78,7 @@ class BatchPhysics:
     @property
     def foot_contact(self) -> np.ndarray:
         """(B, F) whether the foot touched the ground in any step of the last control period."""
-        return (self._sensors[:, :, self._foot_touch] > 1.0).any(axis=1)
+        return np.any(self._sensors[:, :, self._foot_touch] > 1.0, axis=1)
 
     @property
     def foot_force(self) -> np.ndarray:

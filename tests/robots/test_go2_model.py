@@ -294,9 +294,7 @@ def named_contacts(model, data) -> set[frozenset[str]]:
 def test_stands_still_under_pd_control(collision, timestep, cone, actuators):
     gains = {"stiffness": 80.0, "damping": 3.0}
     options = gains if actuators == "position" else {}
-    model = build_model(
-        "go2", collision=collision, timestep=timestep, cone=cone, actuators=actuators, **options
-    )
+    model = build_model("go2", collision=collision, timestep=timestep, cone=cone, actuators=actuators, **options)
     data = mujoco.MjData(model)
     mujoco.mj_resetDataKeyframe(model, data, model.key("stand").id)
     target = data.qpos[7:].copy()

@@ -27,6 +27,7 @@ GRAPH = "go2_walk"
 
 
 def generate_launch_description() -> LaunchDescription:
+    """What `ros2 launch` calls."""
     declared = [DeclareLaunchArgument(a.name, default_value=a.default, description=a.description) for a in GO2_WALK]
     return LaunchDescription([*declared, OpaqueFunction(function=start)])
 
@@ -43,6 +44,7 @@ def start(context: LaunchContext) -> list:
 
 
 def action_for(process: Process) -> ExecuteProcess:
+    """One process of the graph as a launch action."""
     common = {"output": "screen", "on_exit": lambda event, context: ended(process, event.returncode, context)}
     if not process.executable:
         return ExecuteProcess(name=process.name, cmd=process.command(sys.executable), **common)
