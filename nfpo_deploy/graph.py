@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from robots.loader import RobotSpec, load_robot
-
+from nfpo_deploy import realtime
 from nfpo_deploy.errors import GraphError, PolicyError
+from robots.loader import RobotSpec, load_robot
 
 PACKAGE = "nfpo_deploy"
 NODES = ("sdk_bridge", "state_estimator", "policy_inference", "safety_watchdog")
@@ -44,7 +44,7 @@ GO2_WALK = (
     Argument("ros_domain_id", "42", "ROS domain; never the robot's, their messages would mix"),
     Argument("composed", "false", "run the four nodes in one process: true or false"),
     Argument("release_mode", "true", "release the robot's built-in controller first: true or false"),
-    Argument("realtime_priority", "0", "SCHED_FIFO priority of the bridge's loop, 0 for the normal scheduler"),
+    Argument("realtime_priority", "10", "SCHED_FIFO priority where the system permits it; 0 never asks"),
     Argument("params_file", "", "YAML file with node parameters, as config/go2_walk.yaml"),
     Argument("record", "", "log the simulator's ground truth to this .npz or .csv file (sim:=true)"),
     Argument("video", "", "write an .mp4 of the simulated run to this file at the end (sim:=true)"),
@@ -175,6 +175,7 @@ def build_graph(graph: str, given: Mapping[str, str], environment: Mapping[str, 
     else:
         _refuse_simulator_options(values)
     shared = _environment(ros_domain_id, os.environ if environment is None else environment)
+    shared[realtime.VARIABLE] = str(_integer(values, "realtime_priority", 0, realtime.MAX_PRIORITY))
     return Graph(graph, tuple(processes), shared)
 
 
@@ -215,9 +216,7 @@ def _policy(value: str, spec: RobotSpec) -> Path | None:
     return path
 
 
-def _node_processes(
-    values: Mapping[str, str], interface: str, domain_id: int, policy: Path | None
-) -> list[Process]:
+def _node_processes(values: Mapping[str, str], interface: str, domain_id: int, policy: Path | None) -> list[Process]:
     robot = values["robot"]
     params_file = _file(values, "params_file")
     log_level = values["log_level"].lower()
@@ -228,7 +227,6 @@ def _node_processes(
         "interface": interface,
         "domain_id": domain_id,
         "release_mode": _boolean(values, "release_mode"),
-        "realtime_priority": _integer(values, "realtime_priority", 0, 98),
     }
     parameters: dict[str, dict[str, Any]] = {
         "safety_watchdog": {"robot": robot},
@@ -238,7 +236,7 @@ def _node_processes(
     }
     if policy is None:
         del parameters["policy_inference"]
-    common = {"params_file": params_file, "log_level": log_level}
+    common: dict[str, Any] = {"params_file": params_file, "log_level": log_level}
     if _boolean(values, "composed"):
         arguments = () if policy else ("--without", "policy_inference")
         module = f"{PACKAGE}.ros.composed"

@@ -20,6 +20,8 @@ from rclpy.executors import SingleThreadedExecutor  # noqa: E402
 from rclpy.lifecycle import TransitionCallbackReturn  # noqa: E402
 from rclpy.signals import SignalHandlerOptions  # noqa: E402
 
+from nfpo_deploy.realtime import adopt_priority  # noqa: E402
+
 if TYPE_CHECKING:
     from nfpo_deploy.ros.node_base import LoopNode
 
@@ -47,6 +49,7 @@ def run_nodes(node_types: Sequence[type[LoopNode]], arguments: list[str] | None 
     Returns:
         Exit status: 0 after a requested stop, 1 when a node could not start or its loop failed.
     """
+    scheduling = adopt_priority()
     stop = Stop()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, stop)
@@ -55,6 +58,8 @@ def run_nodes(node_types: Sequence[type[LoopNode]], arguments: list[str] | None 
     # With several loops in one process, none may hold the interpreter for 5 ms.
     sys.setswitchinterval(THREAD_SWITCH_S)
     nodes = [node_type() for node_type in node_types]
+    if scheduling:
+        nodes[0].get_logger().info(scheduling)
     executor = SingleThreadedExecutor()
     for node in nodes:
         executor.add_node(node)

@@ -7,7 +7,6 @@ what callbacks cost at 500 Hz, and a slow service can never delay the loop.
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 import traceback
@@ -19,26 +18,18 @@ from rclpy.duration import Duration
 from rclpy.lifecycle import LifecycleNode, State, TransitionCallbackReturn
 from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, LivelinessPolicy, QoSProfile, ReliabilityPolicy
-from robots.loader import RobotSpec, RobotSpecError, load_robot
 
 from nfpo_deploy.errors import MessageError, NfpoError
 from nfpo_deploy.ros.loop import RateLoop
-from nfpo_deploy.ros.parameters import Declaration, declare, integer_between, not_empty, read
+from nfpo_deploy.ros.parameters import Declaration, declare, not_empty, read
+from robots.loader import RobotSpec, RobotSpecError, load_robot
 
-SENSOR_QOS = QoSProfile(
-    depth=1, reliability=ReliabilityPolicy.BEST_EFFORT, durability=DurabilityPolicy.VOLATILE
-)
+SENSOR_QOS = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT, durability=DurabilityPolicy.VOLATILE)
 """Sensor streams: the newest value or none."""
 
 COMMON = (
     Declaration("robot", "go2", "robot folder under robots/", not_empty),
     Declaration("autostart", True, "configure and activate by itself at start"),
-    Declaration(
-        "realtime_priority",
-        0,
-        "SCHED_FIFO priority of the loop, 0 for the normal scheduler",
-        integer_between(0, 98),
-    ),
 )
 
 
@@ -99,10 +90,11 @@ class PolledSubscription:
 
 
 class LoopNode(LifecycleNode):
-    """Lifecycle node around one loop. A subclass says what happens at each stage:
+    """Lifecycle node around one loop. A subclass says what happens at each stage.
 
-    `setup` (configure: build everything, raise `NfpoError` to refuse), `start` (activate), `tick` (the loop's
-    body), `stopping` (tick while the loop winds down; returns True when done), `teardown` (cleanup).
+    `setup` (configure: build everything, raise
+    `NfpoError` to refuse), `start` (activate), `tick` (the loop's body), `stopping` (tick while the loop winds
+    down; returns True when done), `teardown` (cleanup).
     """
 
     NAME: ClassVar[str]
@@ -158,7 +150,7 @@ class LoopNode(LifecycleNode):
 
     def publish_on(self, message_type: type, topic: str, qos: QoSProfile | int) -> Any:
         """Lifecycle publisher until cleanup."""
-        publisher = self.create_lifecycle_publisher(message_type, topic, qos)
+        publisher: Any = self.create_lifecycle_publisher(message_type, topic, qos)
         self._own_publishers.append(publisher)
         return publisher
 
@@ -254,7 +246,6 @@ class LoopNode(LifecycleNode):
         return SetParametersResult(successful=True)
 
     def _run(self) -> None:
-        self._set_priority()
         self.loop.reset()
         try:
             while not self._stop.is_set():
@@ -273,14 +264,3 @@ class LoopNode(LifecycleNode):
 
     def after_failure(self) -> None:
         """Last resort of a loop that raised; runs in the loop's thread."""
-
-    def _set_priority(self) -> None:
-        priority = self.settings["realtime_priority"]
-        if priority:
-            try:
-                os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(priority))
-            except PermissionError:
-                self.get_logger().warning(
-                    f"no permission for SCHED_FIFO {priority}: running without; "
-                    "allow it with 'rtprio' in /etc/security/limits.conf"
-                )

@@ -18,6 +18,7 @@ Check = Callable[[Any], str]
 
 def above_zero(value: float) -> str:
     """Check that `value > 0`."""
+    """Check that `value > 0`."""
     return "" if value > 0 else "expected a number above zero"
 
 
@@ -32,6 +33,7 @@ def integer_between(lower: int, upper: int) -> Check:
 
 
 def not_empty(value: str) -> str:
+    """Check that there is more than spaces."""
     """Check that `value` is more than blanks."""
     return "" if value.strip() else "expected a name"
 

@@ -103,8 +103,11 @@ class SafetyWatchdog(LoopNode):
         return self._stop_ticks >= STOP_PERMITS
 
     def _log(self, mode: Mode, reason: str) -> None:
-        log = self.get_logger().error if mode is Mode.FAULT else self.get_logger().info
-        log(f"{mode.name}: {reason}")
+        # Two calls, because rclpy allows each place in the code one severity only.
+        if mode is Mode.FAULT:
+            self.get_logger().error(f"FAULT: {reason}")
+        else:
+            self.get_logger().info(f"{mode.name}: {reason}")
 
     # What arrives.
 

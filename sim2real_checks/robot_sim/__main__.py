@@ -14,6 +14,7 @@ from typing import Annotated
 import tyro
 
 from nfpo_deploy.errors import NfpoError
+from nfpo_deploy.realtime import adopt_priority, drop_priority
 from robots.loader import RobotSpecError
 from sim2real_checks.robot_sim.config import Push, SensorNoise, SimConfig, SimConfigError
 from sim2real_checks.robot_sim.remote import parse_remote_event
@@ -88,6 +89,8 @@ def main(argv: list[str] | None = None) -> int:
     """Run until stopped. Exit status: 0 after an orderly end, 2 for a bad option or an unusable channel."""
     arguments = tyro.cli(Arguments, args=argv, prog="python -m sim2real_checks.robot_sim", description=_EXAMPLES)
     logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s", stream=sys.stdout)
+    # Below the nodes that control it: the world may lag, its controller must not.
+    adopt_priority(lower_by=1)
     with tempfile.TemporaryDirectory() as scratch:
         try:
             config = _config(arguments, Path(scratch))
@@ -102,6 +105,7 @@ def main(argv: list[str] | None = None) -> int:
         except NfpoError as error:
             print(f"robot_sim: {error}", file=sys.stderr)
             return 2
+        drop_priority()
         _report(summary)
         _render(config, arguments)
     return 0

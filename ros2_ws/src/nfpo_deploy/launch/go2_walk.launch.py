@@ -28,6 +28,7 @@ GRAPH = "go2_walk"
 
 def generate_launch_description() -> LaunchDescription:
     """What `ros2 launch` calls."""
+    """What `ros2 launch` calls."""
     declared = [DeclareLaunchArgument(a.name, default_value=a.default, description=a.description) for a in GO2_WALK]
     return LaunchDescription([*declared, OpaqueFunction(function=start)])
 
@@ -44,6 +45,7 @@ def start(context: LaunchContext) -> list:
 
 
 def action_for(process: Process) -> ExecuteProcess:
+    """Launch action of one process."""
     """One process of the graph as a launch action."""
     common = {"output": "screen", "on_exit": lambda event, context: ended(process, event.returncode, context)}
     if not process.executable:
