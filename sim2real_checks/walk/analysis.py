@@ -316,7 +316,10 @@ def policy_regularity(samples: Sequence[PolicySample]) -> tuple[float, float]:
 def find_problems(summary: Summary, log: RunLog, spec: RobotSpec, nominal_policy_rate: float) -> list[str]:
     """Why the run failed, the first cause first; empty when the robot did what was asked."""
     problems = list(log.problems)
-    problems += [f"fault: {change.reason}" for change in log.modes if change.mode is Mode.FAULT]
+    for change in log.modes:
+        # The driver may have stumbled over the same fault.
+        if change.mode is Mode.FAULT and not any(change.reason in problem for problem in problems):
+            problems.append(f"fault: {change.reason}")
     if log.interrupted:
         problems.append("interrupted before the script had ended")
     if not log.segments and not problems:

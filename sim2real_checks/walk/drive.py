@@ -92,7 +92,7 @@ class Drive:
                 return message
             if time.monotonic() > deadline or self.operator.mode is Mode.FAULT:
                 raise WalkFailureError(f"{mode or service.rpartition('/')[2]}: {message}")
-            self.progress.status(f"waiting: {message}")
+            self.progress.status(f"waiting: {shortened(message)}")
             self.wait(RETRY_S)
 
     def wait(self, seconds: float) -> None:
@@ -218,6 +218,12 @@ class Drive:
             return "unknown"
         change = self.operator.log.modes[-1]
         return f"{change.mode.name} ({change.reason})"
+
+
+def shortened(refusal: str) -> str:
+    """First cause of a refusal, and how many more there are."""
+    first, *others = refusal.split("; ")
+    return f"{first}; {len(others)} more" if others else first
 
 
 def measured(velocity: tuple[float, ...], segment: Segment) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,13 +19,16 @@ import numpy as np
 import tyro
 
 from sim2real_checks.robot_sim.recorder import load_record
-from sim2real_checks.robot_sim.render import NO_RENDERER, RenderError, pictures_at, write_video
+from sim2real_checks.robot_sim.render import NO_RENDERER, Chase, RenderError, pictures_at, write_video
 
 FPS = 25
-LEAD_S = 1.0
 STRIP_FRAMES = 5
 GAP = 6
 CAPTION = 34
+CHASE = Chase(distance=1.2, azimuth=128.0, elevation=-14.0, height=0.19)
+OVERSAMPLING = 2
+"""Pictures are rendered larger by this factor: smooth edges, of shadows too."""
+GAIT_S = 0.5
 
 
 @dataclass
@@ -37,14 +41,16 @@ class Arguments:
     """Write a strip of pictures (.png) here."""
     video: Path | None = None
     """Write an .mp4 here."""
-    width: int = 480
+    width: int = 400
     """Pixels of one picture of the strip."""
-    height: int = 400
+    height: int = 300
     """Pixels of one picture of the strip."""
 
 
-def strip_moments(report: dict[str, Any], count: int) -> list[tuple[float, str]]:
-    """Times (s) and captions of the pictures: the middle of each segment, moving ones first choice.
+def strip_moments(report: dict[str, Any], columns: Mapping[str, np.ndarray], count: int) -> list[tuple[float, str]]:
+    """Times (s) and captions of the pictures: one in the middle of each segment, moving ones first choice.
+
+    Within a gait period around the middle, the moment is taken when the legs are farthest apart.
 
     Raises:
         ValueError: the walk has no segments.
@@ -55,7 +61,15 @@ def strip_moments(report: dict[str, Any], count: int) -> list[tuple[float, str]]
     moving = [s for s in segments if any(s["command"])]
     still = [s for s in segments if not any(s["command"])]
     chosen = sorted((moving + still)[:count], key=lambda s: s["start"])
-    return [((s["start"] + s["end"]) / 2, _caption(s)) for s in chosen]
+    return [(_expressive_moment(columns, (s["start"] + s["end"]) / 2), _caption(s)) for s in chosen]
+
+
+def _expressive_moment(columns: Mapping[str, np.ndarray], middle: float) -> float:
+    """Time (s) close to `middle` when the joints are farthest from their mean over that time."""
+    rows = np.flatnonzero(np.abs(columns["time"] - middle) <= GAIT_S / 2)
+    joints = columns["qpos"][rows, 7:]
+    spread = np.linalg.norm(joints - joints.mean(axis=0), axis=1)
+    return float(columns["time"][rows[int(spread.argmax())]])
 
 
 def _caption(segment: dict[str, Any]) -> str:
@@ -79,10 +93,11 @@ def write_strip(record: Path, path: Path, moments: list[tuple[float, str]], widt
     strip = Image.new("RGB", (count * width + (count - 1) * GAP, height + CAPTION), "white")
     draw = ImageDraw.Draw(strip)
     font = ImageFont.load_default(size=22)
-    pictures = pictures_at(record, np.array([time for time, _ in moments]), width, height)
+    times, size = np.array([time for time, _ in moments]), (OVERSAMPLING * width, OVERSAMPLING * height)
+    pictures = pictures_at(record, times, *size, chase=CHASE)
     for i, (picture, (_, caption)) in enumerate(zip(pictures, moments, strict=True)):
         left = i * (width + GAP)
-        strip.paste(Image.fromarray(picture), (left, 0))
+        strip.paste(Image.fromarray(picture).resize((width, height), Image.Resampling.LANCZOS), (left, 0))
         draw.text((left + width / 2, height + CAPTION / 2), caption, fill="#333333", font=font, anchor="mm")
     # A palette makes the file a third of its size; dithering hides the steps in the sky.
     strip.quantize(128, dither=Image.Dither.FLOYDSTEINBERG).save(path, optimize=True)
@@ -95,7 +110,7 @@ def main() -> int:
         report = json.loads((arguments.folder / "report.json").read_text())
         record = arguments.folder / "record.npz"
         if arguments.strip:
-            moments = strip_moments(report, STRIP_FRAMES)
+            moments = strip_moments(report, load_record(record)[0], STRIP_FRAMES)
             write_strip(record, arguments.strip, moments, arguments.width, arguments.height)
         if arguments.video:
             end = float(load_record(record)[0]["time"][-1])
