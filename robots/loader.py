@@ -155,15 +155,21 @@ def load_robot(name: str) -> RobotSpec:
     Raises:
         RobotSpecError: unknown name, bad YAML, missing or contradictory entries.
     """
-    path = ROBOTS_DIR / name / "robot.yaml"
-    if not name or Path(name).name != name or not path.is_file():
-        raise RobotSpecError(f"unknown robot {name!r}; available: {', '.join(available_robots())}")
-    return load_robot_file(path)
+    robots = available_robots()
+    if name not in robots:  # never a path: a name that is in the list cannot lead elsewhere
+        raise RobotSpecError(f"unknown robot {name!r}; available: {', '.join(robots)}")
+    spec = load_robot_file(ROBOTS_DIR / name / "robot.yaml")
+    if spec.name != name:
+        raise RobotSpecError(f"name: {spec.name!r} differs from its folder {name!r}")
+    return spec
 
 
 def load_robot_file(path: Path) -> RobotSpec:
     """Load one robot.yaml; same errors as `load_robot`."""
-    raw = path.read_bytes()
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise RobotSpecError(f"cannot read {path}: {error.strerror or error}") from error
     try:
         data = yaml.safe_load(raw)
     except yaml.YAMLError as error:
@@ -174,7 +180,7 @@ def load_robot_file(path: Path) -> RobotSpec:
         return _build(data, path, hashlib.sha256(raw).hexdigest())
     except KeyError as error:
         raise RobotSpecError(f"{path}: missing entry {error.args[0]!r}") from error
-    except (TypeError, ValueError) as error:
+    except (IndexError, TypeError, ValueError) as error:
         raise RobotSpecError(f"{path}: {error}") from error
 
 
@@ -189,11 +195,13 @@ def _build(data: dict[str, Any], path: Path, sha256: str) -> RobotSpec:
     if len(set(names)) != len(names):
         raise RobotSpecError(f"duplicate joint names in {names}")
     n = len(names)
-    motors = np.array([joint["motor"] for joint in joints], dtype=np.int64)
+    if not names:
+        raise RobotSpecError("joints: a robot needs at least one joint")
+    motors = np.array([_whole(joint["motor"], "joints.motor") for joint in joints])
     if len(set(motors.tolist())) != n or motors.min() < 0 or motors.max() >= MOTOR_SLOTS[family]:
         raise RobotSpecError(f"motor indices {motors.tolist()} must be distinct and in 0..{MOTOR_SLOTS[family] - 1}")
-    lower = _vector([joint["position"][0] for joint in joints], n, "joints.position")
-    upper = _vector([joint["position"][1] for joint in joints], n, "joints.position")
+    ranges = [_vector(joint["position"], 2, "joints.position") for joint in joints]
+    lower, upper = (_frozen(column) for column in np.array(ranges).T.copy())
     if np.any(lower >= upper):
         raise RobotSpecError(f"position range is empty for {names[int(np.argmax(lower >= upper))]}")
     poses = {key: _pose(data["poses"][key], names, lower, upper, key) for key in ("default", "crouch")}
@@ -207,16 +215,16 @@ def _build(data: dict[str, Any], path: Path, sha256: str) -> RobotSpec:
         folder=path.parent,
         model_path=model_path,
         message_family=family,
-        motor_mode=int(data["motor_mode"]),
+        motor_mode=_whole(data["motor_mode"], "motor_mode"),
         joint_names=names,
         motor_index=_frozen(motors),
         position_lower=lower,
         position_upper=upper,
         velocity_limit=_positive([joint["velocity"] for joint in joints], n, "joints.velocity"),
         torque_limit=_positive([joint["torque"] for joint in joints], n, "joints.torque"),
-        armature=float(dynamics["armature"]),
-        joint_damping=float(dynamics["damping"]),
-        joint_friction=float(dynamics["friction"]),
+        armature=_number(dynamics, "armature", "joint_dynamics"),
+        joint_damping=_number(dynamics, "damping", "joint_dynamics"),
+        joint_friction=_number(dynamics, "friction", "joint_dynamics"),
         default_pose=poses["default"],
         crouch_pose=poses["crouch"],
         stand_gains=gains["stand"],
@@ -226,8 +234,8 @@ def _build(data: dict[str, Any], path: Path, sha256: str) -> RobotSpec:
         imu_position=_vector(data["imu"]["position"], 3, "imu.position"),
         feet=tuple(_foot(foot, names) for foot in data["feet"]),
         leg_geometry=_leg_geometry(data["leg_geometry"]),
-        base_mass=float(data["base"]["mass"]),
-        base_height=float(data["base"]["height"]),
+        base_mass=_number(data["base"], "mass", "base", above_zero=True),
+        base_height=_number(data["base"], "height", "base", above_zero=True),
         safety=_safety(data["safety"]),
         sha256=sha256,
     )
@@ -250,6 +258,21 @@ def _positive(values: Any, n: int, what: str) -> np.ndarray:
     if np.any(array <= 0):
         raise RobotSpecError(f"{what}: every value must be above zero, got {values!r}")
     return array
+
+
+def _whole(value: Any, what: str) -> int:
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise RobotSpecError(f"{what}: expected a whole number, got {value!r}")
+    return value
+
+
+def _number(data: dict[str, Any], key: str, where: str, above_zero: bool = False) -> float:
+    value = float(data[key])
+    if not math.isfinite(value) or value < 0 or (above_zero and value == 0):
+        raise RobotSpecError(
+            f"{where}.{key}: must be finite and {'above' if above_zero else 'at least'} zero, got {value}"
+        )
+    return value
 
 
 def _pose(values: Any, names: tuple[str, ...], lower: np.ndarray, upper: np.ndarray, key: str) -> np.ndarray:
@@ -285,10 +308,10 @@ def _foot(data: dict[str, Any], names: tuple[str, ...]) -> Foot:
 
 
 def _leg_geometry(data: dict[str, Any]) -> LegGeometry:
-    return LegGeometry(
-        hip=_vector(data["hip"], 3, "leg_geometry.hip"),
-        **{key: float(data[key]) for key in ("hip_offset", "thigh", "calf", "foot_offset_x", "foot_radius")},
-    )
+    lengths = {key: _number(data, key, "leg_geometry", above_zero=True) for key in ("thigh", "calf")}
+    lengths |= {key: _number(data, key, "leg_geometry") for key in ("hip_offset", "foot_radius")}
+    offset = float(_vector([data["foot_offset_x"]], 1, "leg_geometry.foot_offset_x")[0])
+    return LegGeometry(hip=_vector(data["hip"], 3, "leg_geometry.hip"), foot_offset_x=offset, **lengths)
 
 
 def _safety(data: dict[str, Any]) -> SafetyLimits:
