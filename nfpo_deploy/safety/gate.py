@@ -234,7 +234,11 @@ class Gate:
         if following is activity:
             return
         if following is Activity.STANDING:
-            self._start_standing(now_ns)
+            # A stand-up begins limp, so what is still stiff fades out first.
+            if now_ns - self._passive_ns < nanoseconds(self._safety.damp_ramp):
+                self.reason = "damping before standing up"
+            else:
+                self._start_standing(now_ns)
             return
         safety = self._safety
         if following is Activity.TRACKING:

@@ -80,6 +80,16 @@ def test_bad_state_trips(rig, spec, fault, mode):
     assert_damps_and_stays(rig, spec, mode, reason)
 
 
+def test_stand_waits_until_stiffness_has_faded(rig, spec):
+    rig.stand()
+    rig.run(Mode.DAMP, 0.05)
+    fading = rig.run(Mode.STAND, spec.safety.damp_ramp - 0.06)
+    assert rig.gate.phase is GatePhase.DAMPING and rig.gate.reason == "damping before standing up"
+    assert np.all(np.diff([out.stiffness[0] for out in fading]) < 0)
+    rig.run(Mode.STAND, 0.1)
+    assert rig.gate.phase is GatePhase.RAMPING and rig.gate.reason == ""
+
+
 @pytest.mark.parametrize("fault", ["position", "speed"])
 def test_short_excess_does_not_trip(rig, spec, fault):
     changes, _, _ = bad_states(spec)[fault]
@@ -92,11 +102,16 @@ def test_short_excess_does_not_trip(rig, spec, fault):
     assert not rig.gate.tripped
 
 
-def test_torque_at_the_limit_for_less_than_its_duration_does_not_trip(rig, spec):
+@pytest.mark.parametrize("fault", ["position", "speed", "torque"])
+def test_lasting_excess_trips_at_its_time(rig, spec, fault):
     rig.walk()
-    rig.state_changes = bad_states(spec)["torque"][0]
-    rig.run(Mode.WALK, 0.9 * spec.safety.torque_duration)
+    rig.state_changes = bad_states(spec)[fault][0]
+    safety = spec.safety
+    duration = safety.torque_duration if fault == "torque" else safety.joint_trip_duration
+    rig.run(Mode.WALK, duration - 0.002)
     assert not rig.gate.tripped
+    rig.run(Mode.WALK, 0.006)
+    assert rig.gate.tripped
 
 
 def test_blocked_leg_trips_by_the_torque_that_was_asked(rig, spec):
