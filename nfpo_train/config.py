@@ -63,8 +63,9 @@ class RandomizationConfig:
     armature_scale: tuple[float, float] = (0.8, 1.2)
     latency_s: tuple[float, float] = (0.0, 0.02)
     encoder_bias_rad: float = 0.015
-    push_speed: float = 0.6
-    """Largest horizontal velocity step, m/s."""
+    push_speed: tuple[float, float] = (0.6, 1.0)
+    """Largest horizontal velocity step, m/s, in the first and in the second half of the run: strong pushes make a
+    robot that cannot walk yet brace itself instead of learning to step."""
     push_interval_s: tuple[float, float] = (3.5, 6.5)
 
 

@@ -93,6 +93,7 @@ class Runner:
     def _iterate(self) -> dict[str, float]:
         start = time.perf_counter()
         set_learning_rate(self.alg, self.cfg, self.iteration)
+        self.env.progress = self.iteration / self.cfg.iterations
         logs = self._collect()
         collected = time.perf_counter()
         losses = self.alg.update()

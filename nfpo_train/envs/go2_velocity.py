@@ -66,6 +66,8 @@ class VelocityEnv(VecEnv):
         self._scale = np.full(n, cfg.action_scale)
         self._sums = {name: np.zeros(b) for name in self._weights}
         self._errors = np.zeros(3)
+        self.progress = 0.0
+        """Part of the training run that is over, 0 to 1; the runner keeps it."""
         self._reset(np.arange(b))
         self._observe()
 
@@ -183,7 +185,7 @@ class VelocityEnv(VecEnv):
         ids = np.flatnonzero(self._push_left <= 0)
         if len(ids):
             angle = self.rng.uniform(0, 2 * np.pi, len(ids))
-            speed = self.rng.uniform(0, rand.push_speed, len(ids))
+            speed = self.rng.uniform(0, rand.push_speed[self.progress >= 0.5], len(ids))
             self.physics.push(ids, speed[:, None] * np.column_stack([np.cos(angle), np.sin(angle)]))
             self._push_left[ids] = self.rng.uniform(*rand.push_interval_s, len(ids))
 

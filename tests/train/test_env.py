@@ -16,7 +16,7 @@ from robots import load_robot
 STILL = RandomizationConfig(
     friction=(0.8, 0.8), payload_kg=(0.0, 0.0), com_offset_m=(0.0, 0.0, 0.0), motor_strength_scale=(1.0, 1.0),
     gain_scale=(1.0, 1.0), joint_friction_nm=(0.2, 0.2), armature_scale=(1.0, 1.0), latency_s=(0.0, 0.0),
-    encoder_bias_rad=0.0, push_speed=0.0,
+    encoder_bias_rad=0.0, push_speed=(0.0, 0.0),
 )  # fmt: skip
 
 
