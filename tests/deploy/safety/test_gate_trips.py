@@ -10,7 +10,14 @@ from nfpo_deploy.types import GatePhase, Mode, SafetyPermit
 from robots.loader import load_robot
 
 NAN, INF = math.nan, math.inf
-SPEC = load_robot("go2")
+GO2 = load_robot("go2")
+# Damping to its end is part of most tests here; its length is not what they are about.
+SPEC = replace(GO2, safety=replace(GO2.safety, damp_duration=0.8))
+
+
+@pytest.fixture
+def spec():
+    return SPEC
 
 
 def tilted(angle: float) -> np.ndarray:
