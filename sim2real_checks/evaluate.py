@@ -22,6 +22,8 @@ from robots import RobotSpec, load_robot
 from robots.mjcf import build_model
 
 CONTACT_N = 1.0
+FALL_HEIGHT_FRACTION = 0.5
+"""A base below this part of its standing height has fallen, however level: the robot lies on its belly."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,7 @@ class Conditions:
     payload_kg: tuple[float, float] = (-1.0, 3.0)
     motor_strength: tuple[float, float] = (0.9, 1.1)
     latency_s: tuple[float, float] = (0.0, 0.02)
+    """At most one control period."""
     push_speed: float = 0.5
     push_interval_s: float = 5.0
     command_s: float = 5.0
@@ -83,8 +86,16 @@ class Episode:
     """One robot with its own physical parameters, run tick by tick."""
 
     def __init__(self, spec: RobotSpec, policy: OnnxPolicy, conditions: Conditions, seed: int) -> None:
+        """Draw the parameters and let the robot stand.
+
+        Raises:
+            ValueError: a latency beyond one control period, which would silently be cut to it.
+        """
         import mujoco
 
+        period = 1.0 / policy.manifest.control_rate_hz
+        if not 0.0 <= conditions.latency_s[0] <= conditions.latency_s[1] <= period + 1e-9:
+            raise ValueError(f"latency_s {conditions.latency_s} must lie within one control period, 0 to {period:g} s")
         self.mujoco, self.spec, self.conditions, self.seed = mujoco, spec, conditions, seed
         self.rng = np.random.default_rng(seed)
         self.runner = PolicyRunner(policy, spec)
@@ -102,7 +113,7 @@ class Episode:
         self.model.body_mass[base] += self.drawn["payload_kg"]
         self.data = mujoco.MjData(self.model)
         mujoco.mj_setConst(self.model, self.data)
-        self.substeps = round(1.0 / policy.manifest.control_rate_hz / self.model.opt.timestep)
+        self.substeps = round(period / self.model.opt.timestep)
         self.q_index = np.array([self.model.joint(name).qposadr[0] for name in spec.joint_names])
         self.v_index = np.array([self.model.joint(name).dofadr[0] for name in spec.joint_names])
         joints = [self.model.joint(name).id for name in spec.joint_names]
@@ -178,11 +189,21 @@ class Episode:
             active = target
             contact = self.data.sensordata[self.touch] > CONTACT_N
             log.tick(t, self.data.qpos, self.data.qvel, command, t >= unsettled_until, target.q, contact)
-            gravity = projected_gravity(self.data.qpos[3:7])
-            if gravity[2] > -math.cos(spec.safety.tilt) or not np.all(np.isfinite(self.data.qpos)):
+            if self._has_fallen():
                 fell = True
                 break
         return log.result(self.seed, fell, (tick + 1) * dt, self.drawn, start, self.data.qpos)
+
+    def _has_fallen(self) -> bool:
+        # MuJoCo puts a robot whose state became infinite back to its start and counts a warning: not a recovery.
+        kinds = self.mujoco.mjtWarning
+        blown_up = any(
+            self.data.warning[kind].number
+            for kind in (kinds.mjWARN_BADQPOS, kinds.mjWARN_BADQVEL, kinds.mjWARN_BADQACC)
+        )
+        tilted = projected_gravity(self.data.qpos[3:7])[2] > -math.cos(self.spec.safety.tilt)
+        low = self.data.qpos[2] < FALL_HEIGHT_FRACTION * self.spec.base_height
+        return bool(blown_up or tilted or low or not np.all(np.isfinite(self.data.qpos)))
 
 
 class _EpisodeLog:
@@ -232,7 +253,8 @@ class _EpisodeLog:
             wz_error=float(absolute[:, 2].mean()),
             settled_planar_error=float(planar[settled].mean()) if settled.any() else math.nan,
             settled_wz_error=float(absolute[settled, 2].mean()) if settled.any() else math.nan,
-            drift_m=float(np.linalg.norm(end[:2] - start[:2])), drift_yaw_rad=abs(_yaw(end) - _yaw(start)),
+            drift_m=float(np.linalg.norm(end[:2] - start[:2])),
+            drift_yaw_rad=abs(math.remainder(_yaw(end) - _yaw(start), math.tau)),
             steps_taken=self.touchdowns,
             action_rate=float(np.sqrt(np.square(change).mean())) if len(change) else math.nan,
             peak_torque_fraction=self.peak_torque, torque_saturated=self.saturated / self.physics_steps,

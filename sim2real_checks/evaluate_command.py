@@ -8,6 +8,7 @@ import os
 from dataclasses import dataclass
 from inspect import cleandoc
 from pathlib import Path
+from typing import Any
 
 import tyro
 from rich.console import Console
@@ -79,7 +80,7 @@ def evaluate_command(argv: list[str]) -> int:
     _print_table(args.policies, reports, floors=not (args.stand or args.sampled))
     if args.json:
         args.json.parent.mkdir(parents=True, exist_ok=True)
-        args.json.write_text(json.dumps(reports, indent=1))
+        args.json.write_text(json.dumps(_without_nan(reports), indent=1))
     return int(missed)
 
 
@@ -91,6 +92,15 @@ def misses(summary: dict[str, float]) -> list[str]:
         if math.isnan(value) or (value < bound if sense == ">=" else value > bound):
             bad.append(name)
     return bad
+
+
+def _without_nan(value: Any) -> Any:
+    """JSON has no NaN: a measure that an episode does not have becomes null."""
+    if isinstance(value, dict):
+        return {key: _without_nan(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_without_nan(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _print_table(paths: list[Path], reports: list[dict], floors: bool) -> None:
