@@ -190,7 +190,7 @@ def run_graph(
                 progress.status("stopping the nodes")
                 supervisor.stop("the walk is over")
                 if supervisor.exit_status:
-                    log.problems.append(f"the graph failed: {supervisor.reason}")
+                    log.problems.append(f"a process of the graph failed; {graph_log.path} tells more")
                     graph_log.show_end(progress)
         finally:
             supervisor.stop("the walk was cut short")
