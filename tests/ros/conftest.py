@@ -97,7 +97,7 @@ class Client:
         return "permit" in self.newest and self.newest["permit"].mode == mode
 
     def stand_up(self):
-        self.wait(lambda: "status" in self.newest and "estimate" in self.newest, what="the graph")
+        self.wait(lambda: "status" in self.newest and "estimate" in self.newest, timeout=25.0, what="the graph")
         # What arming needs is complete a moment after the last node has come up.
         self.wait(lambda: self.trigger("arm").success, what="arm")
         assert self.set_mode("stand").success
