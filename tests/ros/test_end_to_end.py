@@ -4,6 +4,8 @@ import signal
 
 import numpy as np
 import pytest
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState
 from nav_msgs.msg import Odometry
 from nfpo_msgs.msg import BridgeStatus, SafetyPermit
 from sensor_msgs.msg import Imu, JointState
@@ -158,3 +160,21 @@ def test_wrong_policy_is_refused_before_anything_starts(tmp_path, start_graph):
     broken.write_bytes(b"not a network")
     with pytest.raises(PolicyError, match=r"broken\.onnx is not a valid ONNX"):
         start_graph(policy=str(broken))
+
+
+def test_deactivated_bridge_damps_and_can_be_activated_again(start_graph, client, record):
+    graph = start_graph(policy="none", record=str(record))
+    client.stand_up()
+    for transition in (Transition.TRANSITION_DEACTIVATE, Transition.TRANSITION_ACTIVATE):
+        request = {"transition": Transition(id=transition)}
+        assert client.call(ChangeState, "/sdk_bridge/change_state", **request).success
+    # The watchdog saw the bridge fall silent, so a fault has to be reset before the robot stands again.
+    client.wait(lambda: client.in_mode(SafetyPermit.FAULT), 2.0, "FAULT")
+    client.wait(lambda: client.trigger("reset").success, what="reset")
+    client.stand_up()
+    assert graph.stop() == 0, graph.output
+    truth = np.load(record)
+    stiff = truth["command_kp"][:, 0] > 1.0
+    rises = np.flatnonzero(np.diff(stiff.astype(int)) > 0)
+    assert len(rises) == 2, "stood up twice, damped in between"
+    assert truth["qpos"][rises[1], 2] < 0.12
