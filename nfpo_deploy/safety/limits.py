@@ -56,7 +56,7 @@ def _torque_cuts(
 
 
 def _scaled(gain: np.ndarray, part: np.ndarray, cut: np.ndarray) -> np.ndarray:
-    """Gain that yields torque `part - cut` where it yielded `part`; cut is a piece of part, of its sign."""
+    """Factor that yields torque `part - cut` where it yielded `part`; cut is a piece of part, of its sign."""
     safe = np.where(part == 0.0, 1.0, part)
     return gain * np.minimum(np.maximum(1.0 - cut / safe, 0.0), 1.0)
 
@@ -78,8 +78,8 @@ def bound_torque_by_target(
     if not (np.abs(spring + tau + damper) > limit).any():
         return q_target, tau, damping
     cut_spring, cut_tau, cut_damper = _torque_cuts(spring, tau, damper, limit)
-    # kp = 0 has spring torque 0, hence cut 0: divide by anything.
-    moved = q_target - cut_spring / np.where(stiffness > 0.0, stiffness, 1.0)
+    # Not cut / stiffness: for a denormal stiffness that quotient is anything. Joints without a cut stay exact.
+    moved = np.where(cut_spring == 0.0, q_target, q + _scaled(q_target - q, spring, cut_spring))
     return moved, tau - cut_tau, _scaled(damping, damper, cut_damper)
 
 

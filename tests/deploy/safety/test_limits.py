@@ -75,6 +75,11 @@ def test_torque_within_the_limit_changes_nothing():
     assert q is args[2] and tau is args[6] and kd is args[5]
 
 
+def test_stiffness_of_almost_zero_does_not_throw_the_target_away():
+    q, tau, _ = limits.bound_torque_by_target(v(0), v(0), v(1.5), v(0), v(5e-324), v(0), v(60), LIMIT)
+    assert 0.0 <= q[0] <= 1.5 and tau[0] == pytest.approx(20.0)
+
+
 values = {"allow_nan": False, "allow_infinity": False}
 angles = arrays(float, 4, elements=st.floats(-12, 12, **values))
 speeds = arrays(float, 4, elements=st.floats(-300, 300, **values))
