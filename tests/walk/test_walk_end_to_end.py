@@ -41,7 +41,7 @@ class Walk:
 
     def _read(self) -> None:
         assert self.process.stdout is not None
-        self.lines += ()
+
         for line in self.process.stdout:
             self.lines.append(line.rstrip())
 
@@ -154,7 +154,7 @@ def test_a_node_that_dies_is_a_failure_with_its_name(tmp_path: Path, walks: list
 
 def test_a_second_graph_on_the_same_domain_is_refused(tmp_path: Path, walks: list[Walk]) -> None:
     script = (
-        "import rclpy, time; rclpy.init(); rclpy.create_node('safety_watchdog');"
+        "import rclpy, time; rclpy.init(); node = rclpy.create_node('safety_watchdog');"
         " print('up', flush=True); time.sleep(60)"
     )
     environment = {**os.environ, "ROS_DOMAIN_ID": str(ROS_DOMAIN)}
