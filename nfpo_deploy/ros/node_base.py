@@ -16,6 +16,7 @@ from rcl_interfaces.msg import SetParametersResult
 from rclpy.callback_groups import CallbackGroup
 from rclpy.duration import Duration
 from rclpy.lifecycle import LifecycleNode, State, TransitionCallbackReturn
+from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, LivelinessPolicy, QoSProfile, ReliabilityPolicy
 
@@ -65,10 +66,10 @@ class PolledGroup(CallbackGroup):
 class PolledSubscription:
     """A subscription that its owner empties, from one thread."""
 
-    def __init__(self, node: LoopNode, message_type: type, topic: str, qos: QoSProfile) -> None:
+    def __init__(self, node: Node, message_type: type, topic: str, qos: QoSProfile) -> None:
         self._node = node
         self._subscription = node.create_subscription(
-            message_type, topic, lambda message: None, qos, callback_group=node.polled_group
+            message_type, topic, lambda message: None, qos, callback_group=PolledGroup()
         )
 
     def take(self) -> Any | None:
@@ -104,7 +105,6 @@ class LoopNode(LifecycleNode):
         super().__init__(self.NAME, **options)
         self.declarations = (*COMMON, *self.PARAMETERS)
         declare(self, self.declarations)
-        self.polled_group = PolledGroup()
         self.settings: dict[str, Any] = {}
         self.spec: RobotSpec
         self.loop: RateLoop

@@ -96,9 +96,9 @@ class Timing:
 
     lowcmd_rate: float
     """LowCmds that reached the robot."""
-    lowcmd_age_p99: float
-    lowcmd_age_max: float
-    """Age of the newest LowCmd, seen from the robot."""
+    lowcmd_gap_p99: float
+    lowcmd_gap_max: float
+    """Time between two LowCmds that reached the robot, as finely as the record's rows tell."""
     bridge_rate: float
     bridge_jitter_p99: float
     bridge_overruns: int
@@ -275,19 +275,19 @@ def estimator_error(
 def timing_of(truth: Truth, log: RunLog, start_ns: int, end_ns: int) -> Timing:
     """Rates, jitter and latency between two moments; the real-time factor is that of the whole record."""
     rows = truth.between(start_ns, end_ns)
-    rate = age_p99 = age_max = math.nan
+    rate = gap_p99 = gap_max = math.nan
     if rows.stop - rows.start >= 2:
         wall = truth.wall_ns[rows]
         rate = float(truth.lowcmd_count[rows][-1] - truth.lowcmd_count[rows][0]) * 1e9 / (wall[-1] - wall[0])
-        age = (wall - truth.lowcmd_ns[rows]) * 1e-6
-        age_p99, age_max = float(np.percentile(age, 99)), float(age.max())
+        gaps = command_gaps(wall, truth.lowcmd_ns[rows], truth.lowcmd_count[rows])
+        gap_p99, gap_max = float(np.percentile(gaps, 99)), float(gaps.max())
     statuses = [sample.status for sample in _within(log.statuses, start_ns, end_ns)]
     policy = _within(log.policy, start_ns, end_ns)
     policy_rate, policy_jitter = policy_regularity(policy)
     inference = [sample.inference_ms for sample in policy]
     elapsed, wall_elapsed = truth.time - truth.time[0], (truth.wall_ns - truth.wall_ns[0]) * 1e-9
     return Timing(
-        lowcmd_rate=rate, lowcmd_age_p99=age_p99, lowcmd_age_max=age_max,
+        lowcmd_rate=rate, lowcmd_gap_p99=gap_p99, lowcmd_gap_max=gap_max,
         bridge_rate=_statistic([s.loop_rate for s in statuses], 50),
         bridge_jitter_p99=_statistic([s.loop_jitter_p99_ms for s in statuses], 100),
         bridge_overruns=statuses[-1].loop_overruns - statuses[0].loop_overruns if statuses else 0,
@@ -298,6 +298,13 @@ def timing_of(truth: Truth, log: RunLog, start_ns: int, end_ns: int) -> Timing:
         real_time_factor=float(elapsed[-1] / max(wall_elapsed[-1], 1e-9)),
         simulator_lag_max=float((wall_elapsed - elapsed).max() * 1e3),
     )  # fmt: skip
+
+
+def command_gaps(wall_ns: np.ndarray, received_ns: np.ndarray, count: np.ndarray) -> np.ndarray:
+    """Milliseconds between LowCmds; where several came within one row, their mean. The last gap is still open."""
+    fresh = np.concatenate([[True], np.diff(count) > 0])
+    gaps = np.diff(received_ns[fresh]) / np.diff(count[fresh])
+    return np.append(gaps, wall_ns[-1] - received_ns[-1]) * 1e-6
 
 
 def policy_regularity(samples: Sequence[PolicySample]) -> tuple[float, float]:

@@ -24,7 +24,7 @@ from std_srvs.srv import Trigger
 
 from nfpo_deploy.errors import NfpoError
 from nfpo_deploy.ros import conversions, topics
-from nfpo_deploy.ros.node_base import SENSOR_QOS, PolledGroup, PolledSubscription
+from nfpo_deploy.ros.node_base import SENSOR_QOS, PolledSubscription
 from nfpo_deploy.types import Mode
 from sim2real_checks.walk.run_log import (
     EstimateSample,
@@ -72,7 +72,6 @@ class Operator:
         self.node = rclpy.create_node(
             NODE_NAME, context=self._context, enable_rosout=False, start_parameter_services=False
         )
-        self.node.polled_group = PolledGroup()
         self._executor = SingleThreadedExecutor(context=self._context)
         self._executor.add_node(self.node)
         self._velocity = self.node.create_publisher(Twist, topics.VELOCITY_COMMAND, 1)
@@ -81,7 +80,7 @@ class Operator:
         self._statuses = PolledSubscription(self.node, BridgeStatusMsg, topics.BRIDGE_STATUS, QUEUE)
         self._commands = PolledSubscription(self.node, JointCommandMsg, topics.JOINT_COMMAND, QUEUE)
         self._diagnostics = PolledSubscription(self.node, DiagnosticArray, topics.DIAGNOSTICS, QUEUE)
-        self._clients = {
+        self._clients: dict[str, Any] = {
             name: self.node.create_client(Trigger, name) for name in (topics.ARM, topics.ESTOP, topics.RESET)
         }
         self._clients[topics.SET_MODE] = self.node.create_client(SetMode, topics.SET_MODE)

@@ -75,7 +75,7 @@ def _measures(summary: Summary) -> list[tuple[str, str]]:
             f"{timing.lowcmd_rate:.1f} Hz at the robot, {timing.bridge_rate:.1f} Hz at the bridge, jitter p99 "
             f"{timing.bridge_jitter_p99:.2f} ms, {timing.bridge_overruns} periods missed",
         ),
-        ("newest LowCmd", f"at most {timing.lowcmd_age_max:.1f} ms old, p99 {timing.lowcmd_age_p99:.1f} ms"),
+        ("gaps in LowCmd", f"p99 {timing.lowcmd_gap_p99:.1f} ms, longest {timing.lowcmd_gap_max:.1f} ms"),
         (
             "policy loop",
             f"{timing.policy_rate:.1f} Hz, jitter p99 {timing.policy_jitter_p99:.2f} ms, inference p50 "

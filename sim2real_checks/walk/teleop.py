@@ -16,7 +16,7 @@ HELP = (
     "esc emergency stop, r stand up again, Ctrl-C sit down and end"
 )
 STEPS: dict[str, tuple[str, float]] = {
-    "w": ("vx", 0.1), "s": ("vx", -0.1), "q": ("vy", 0.1), "e": ("vy", -0.1), "a": ("wz", 0.2), "d": ("wz", -0.2),
+    "w": ("vx", 0.2), "s": ("vx", -0.2), "q": ("vy", 0.2), "e": ("vy", -0.2), "a": ("wz", 0.2), "d": ("wz", -0.2),
 }  # fmt: skip
 """What each key adds to which axis, m/s or rad/s."""
 ARROWS = {"A": "w", "B": "s", "C": "d", "D": "a"}

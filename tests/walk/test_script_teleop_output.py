@@ -46,11 +46,11 @@ def test_keys_move_and_stop_at_the_ranges() -> None:
     teleop = Teleop(RANGES)
     for key in "wwwA":
         teleop.press(key)
-    assert teleop.command == (0.3, 0.0, 0.2)
+    assert teleop.command == (0.6, 0.0, 0.2)
     for key in "w" * 20 + "q" * 20 + "d" * 20:
         teleop.press(key)
     assert teleop.command == (1.0, 0.4, -1.0)
-    for key in "s" * 10:
+    for key in "s" * 5:
         teleop.press(key)
     assert teleop.command[0] == 0.0
     teleop.press(" ")
