@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import io
+import json
 import math
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +15,7 @@ import pytest
 from rich.console import Console
 
 from nfpo_deploy.errors import NfpoError, PolicyError
+from sim2real_checks.robot_sim.render import NO_RENDERER
 from sim2real_checks.walk import command, pictures
 from sim2real_checks.walk.graph_log import GraphLog
 from sim2real_checks.walk.progress import Progress
@@ -161,3 +166,18 @@ def test_launch_arguments_are_those_of_the_graph(tmp_path: Path) -> None:
     assert {process.name for process in graph.processes} == {"robot_sim", "composed"}
     simulator = graph.process("robot_sim").arguments
     assert str(tmp_path / "record.npz") in simulator and "500" in simulator
+
+
+def test_without_a_renderer_it_says_so_and_how_to_get_one(tmp_path: Path) -> None:
+    time = np.arange(0, 5, 0.01)
+    qpos = np.zeros((len(time), 19))
+    qpos[:, 3] = 1.0
+    np.savez(tmp_path / "record.npz", time=time, qpos=qpos, meta=json.dumps({"robot": "go2"}))
+    (tmp_path / "report.json").write_text(json.dumps({"segments": [segment("forward", 1, 4, vx=0.6)]}))
+    program = [sys.executable, "-m", "sim2real_checks.walk.pictures", str(tmp_path), "--strip"]
+    environment = {**os.environ, "MUJOCO_GL": "no_such_library"}
+    result = subprocess.run(
+        [*program, str(tmp_path / "walk.png")], env=environment, capture_output=True, text=True, check=False
+    )
+    assert result.returncode == NO_RENDERER, result.stderr
+    assert "libegl1" in result.stderr and not (tmp_path / "walk.png").exists()
