@@ -74,7 +74,7 @@ class WalkArgs:
     composed: bool = False
     """Run the four nodes in one process."""
     video: bool = False
-    """Render walk.mp4, too; takes a minute or two without a GPU."""
+    """Render walk.mp4, too; takes half as long as the walk without a GPU."""
     pictures: bool = True
     """Render the picture strip walk.png."""
 
