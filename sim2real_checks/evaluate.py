@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from nfpo_deploy.command.velocity import VelocityCommandLimiter
 from nfpo_deploy.observation.rotations import projected_gravity, rotate_inverse
 from nfpo_deploy.policy.onnx_policy import OnnxPolicy
 from nfpo_deploy.policy.runner import PolicyRunner
@@ -51,6 +52,8 @@ class Conditions:
     """rad/s, one sigma."""
     stand_still: bool = False
     """Command zero throughout and push nobody: measures drift and stepping."""
+    step_commands: bool = False
+    """Give the operator's steps to the policy at once, past the runtime's command limiter: a stress test."""
     sampled: bool = False
     """Draw the policy's noise instead of its deterministic action."""
 
@@ -63,6 +66,9 @@ class EpisodeResult:
     fell: bool
     seconds: float
     planar_error: float = math.nan
+    """Against the command that the policy is given, as the other errors."""
+    operator_planar_error: float = math.nan
+    """Against what the operator asks, the limiter's ramps included."""
     vx_error: float = math.nan
     vy_error: float = math.nan
     wz_error: float = math.nan
@@ -100,6 +106,7 @@ class Episode:
         self.rng = np.random.default_rng(seed)
         self.runner = PolicyRunner(policy, spec)
         self.ranges = policy.manifest.command_ranges
+        self.limiter = VelocityCommandLimiter(self.ranges, spec.safety.operator_timeout)
         c, rng = conditions, self.rng
         self.drawn = {
             "friction": rng.uniform(*c.friction),
@@ -182,17 +189,23 @@ class Episode:
                 self.data.qvel[:2] += c.push_speed * np.array([np.cos(angle), np.sin(angle)])
                 unsettled_until = t + c.settle_s
             noise = self.rng.standard_normal(spec.num_joints) if c.sampled else None
-            target = self.runner.step(self._estimate(tick), command, noise)
+            given = command if c.step_commands else self._limited(command, t, dt)
+            target = self.runner.step(self._estimate(tick), given, noise)
             for substep in range(self.substeps):
                 torque = self._physics_step(active if substep < delay else target)
                 log.physics(torque, self.data.qvel[self.v_index])
             active = target
             contact = self.data.sensordata[self.touch] > CONTACT_N
-            log.tick(t, self.data.qpos, self.data.qvel, command, t >= unsettled_until, target.q, contact)
+            log.tick(t, self.data.qpos, self.data.qvel, given, command, t >= unsettled_until, target.q, contact)
             if self._has_fallen():
                 fell = True
                 break
         return log.result(self.seed, fell, (tick + 1) * dt, self.drawn, start, self.data.qpos)
+
+    def _limited(self, command: VelocityCommand, t: float, dt: float) -> VelocityCommand:
+        now_ns = round(t * 1e9)
+        self.limiter.receive(command.vx, command.vy, command.wz, now_ns)
+        return self.limiter.step(now_ns, dt)
 
     def _has_fallen(self) -> bool:
         # MuJoCo puts a robot whose state became infinite back to its start and counts a warning: not a recovery.
@@ -212,6 +225,7 @@ class _EpisodeLog:
     def __init__(self, spec: RobotSpec) -> None:
         self.spec = spec
         self.errors: list[np.ndarray] = []
+        self.operator_errors: list[np.ndarray] = []
         self.settled: list[bool] = []
         self.targets: list[np.ndarray] = []
         self.peak_torque = self.peak_velocity = 0.0
@@ -228,12 +242,13 @@ class _EpisodeLog:
         self.physics_steps += 1
 
     def tick(
-        self, t: float, qpos: np.ndarray, qvel: np.ndarray, command: VelocityCommand, settled: bool,
-        target: np.ndarray, contact: np.ndarray,
+        self, t: float, qpos: np.ndarray, qvel: np.ndarray, command: VelocityCommand, operator: VelocityCommand,
+        settled: bool, target: np.ndarray, contact: np.ndarray,
     ) -> None:  # fmt: skip
         velocity = rotate_inverse(qpos[3:7], qvel[:3])
         actual = np.array([velocity[0], velocity[1], qvel[5]])
         self.errors.append(actual - command.as_array())
+        self.operator_errors.append(actual - operator.as_array())
         self.settled.append(settled)
         self.targets.append(target)
         if self.contact is not None and t > 1.0:
@@ -249,6 +264,7 @@ class _EpisodeLog:
         return EpisodeResult(
             seed=seed, fell=fell, seconds=seconds,
             planar_error=float(planar.mean()),
+            operator_planar_error=float(np.linalg.norm(np.array(self.operator_errors)[:, :2], axis=1).mean()),
             vx_error=float(absolute[:, 0].mean()), vy_error=float(absolute[:, 1].mean()),
             wz_error=float(absolute[:, 2].mean()),
             settled_planar_error=float(planar[settled].mean()) if settled.any() else math.nan,
@@ -312,7 +328,8 @@ def summarise(results: list[EpisodeResult]) -> dict[str, float]:
         return float(np.average(values[usable], weights=weights[usable])) if usable.any() else math.nan
 
     names = (
-        "planar_error", "vx_error", "vy_error", "wz_error", "settled_planar_error", "settled_wz_error",
+        "planar_error", "operator_planar_error", "vx_error", "vy_error", "wz_error",
+        "settled_planar_error", "settled_wz_error",
         "drift_m", "drift_yaw_rad", "action_rate", "torque_saturated", "power_w",
     )  # fmt: skip
     summary: dict[str, float] = {

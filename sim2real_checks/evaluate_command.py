@@ -46,6 +46,8 @@ class EvaluateArgs:
     """First seed."""
     stand: bool = False
     """Command zero throughout, without pushes: drift and stepping."""
+    step_commands: bool = False
+    """Steps of the operator's command reach the policy at once, past the command limiter: a stress test."""
     sampled: bool = False
     """Draw from the policy instead of taking its deterministic action."""
     workers: int = os.cpu_count() or 1
@@ -65,7 +67,7 @@ def evaluate_command(argv: list[str]) -> int:
         raise PolicyError("name an ONNX file; the shipped one is robots/go2/policies/walk/policy.onnx")
     if args.episodes < 1 or args.workers < 1:
         raise PolicyError(f"episodes and workers must be at least 1, got {args.episodes} and {args.workers}")
-    conditions = Conditions(stand_still=args.stand, sampled=args.sampled)
+    conditions = Conditions(stand_still=args.stand, step_commands=args.step_commands, sampled=args.sampled)
     reports = []
     with Progress(transient=True) as progress:
         for path in args.policies:

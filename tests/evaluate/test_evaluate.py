@@ -265,7 +265,7 @@ def test_a_robot_that_stands_instead_of_walking_has_the_command_as_its_error(spe
         def _draw_command(self):
             return VelocityCommand(0.3, -0.4, 0.7)
 
-    result = Commanded(spec, stiff, replace(IDEAL, settle_s=0.2), 0).run()
+    result = Commanded(spec, stiff, replace(IDEAL, settle_s=0.2, step_commands=True), 0).run()
     assert result.vx_error == pytest.approx(0.3, abs=0.01)
     assert result.vy_error == pytest.approx(0.4, abs=0.01)
     assert result.planar_error == pytest.approx(0.5, abs=0.01)
@@ -331,3 +331,16 @@ def test_a_measure_that_no_episode_has_is_not_a_number():
     summary = summarise([result_of(1, 1.0, settled_wz_error=math.nan)])
     assert math.isnan(summary["settled_wz_error"])
     assert summary["no_fall_fraction"] == 1.0
+
+
+def test_commands_pass_the_runtime_s_limiter_unless_steps_are_asked_for(spec, holding_policy):
+    """From rest to 0.3 m/s at 2 m/s²: over 1 s the mean given command is 0.3·(1 − 0.15/2), ticks aside."""
+    stiff = OnnxPolicy.load(holding_policy(60.0, 5.0), spec)
+
+    class Commanded(Episode):
+        def _draw_command(self):
+            return VelocityCommand(0.3, 0.0, 0.0)
+
+    result = Commanded(spec, stiff, replace(IDEAL, episode_s=1.0), 0).run()
+    assert result.vx_error == pytest.approx(0.3 * 0.925, abs=0.01)
+    assert result.operator_planar_error == pytest.approx(0.3, abs=0.01)
