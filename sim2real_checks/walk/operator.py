@@ -69,7 +69,7 @@ class Operator:
         self._context = rclpy.Context()
         # Ctrl-C belongs to the command: rclpy's handler would end the context before the robot has sat down.
         rclpy.init(context=self._context, domain_id=ros_domain_id, signal_handler_options=SignalHandlerOptions.NO)
-        self.node = rclpy.create_node(
+        self.node: Any = rclpy.create_node(
             NODE_NAME, context=self._context, enable_rosout=False, start_parameter_services=False
         )
         self._executor = SingleThreadedExecutor(context=self._context)
