@@ -80,14 +80,15 @@ class VelocityEnv(VecEnv):
         cfg, physics = self.cfg, self.physics
         self._actions[1:] = self._actions[:-1]
         self._actions[0] = np.clip(actions.double().numpy(), -cfg.action_clip, cfg.action_clip)
-        previous_target, previous_dq = self._target, physics.dq
+        previous_target, previous_dq, previous_time = self._target, physics.dq, physics.time.copy()
         self._target = joint_targets(self._actions[0], self.spec.default_pose, self._scale)
         physics.step(previous_target, self._target, self._delay)
         self.episode_length_buf += 1
 
         gravity = projected_gravity(physics.base_quat)
         height = physics.base_position[:, 2]
-        broken = ~np.isfinite(physics.base_position).all(axis=1)
+        # MuJoCo replaces a state that became infinite by its start pose: only its clock tells.
+        broken = ~np.isfinite(physics.base_position).all(axis=1) | (physics.time <= previous_time)
         fallen = broken | (gravity[:, 2] > -np.cos(FALL_TILT)) | (height < FALL_HEIGHT)
         timeout = (self.episode_length_buf.numpy() >= self.max_episode_length) & ~fallen
         reward, log = self._reward(gravity, height, previous_dq, fallen)

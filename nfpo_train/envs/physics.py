@@ -43,6 +43,11 @@ class BatchPhysics:
         self._torque = _sensor_columns(m, [f"train_{name}_torque" for name in spec.joint_names])[:, 0]
 
     @property
+    def time(self) -> np.ndarray:
+        """(B,) s; MuJoCo sets it back to zero when it resets a simulation that blew up."""
+        return self._state[:, 0]
+
+    @property
     def base_position(self) -> np.ndarray:
         return self._state[:, 1:4]
 

@@ -150,6 +150,16 @@ def test_standing_robot_survives_and_a_toppled_one_ends(cfg):
     assert env.episode_length_buf[0] == 0
 
 
+def test_a_simulation_that_blew_up_ends_as_a_fall(cfg):
+    """MuJoCo puts such a robot back to its start pose, upright, as if nothing had happened."""
+    env = VelocityEnv(replace(cfg, randomization=STILL), 0)
+    env.step(torch.zeros(8, 12))
+    env.physics._state[3, 1 + env.physics.model.nq] = 1e12
+    _, reward, done, extras = env.step(torch.zeros(8, 12))
+    assert done[3] and not extras["time_outs"][3] and torch.isfinite(reward).all()
+    assert not done[[0, 1, 2, 4, 5, 6, 7]].any()
+
+
 def test_time_out_is_not_a_fall(cfg):
     env = VelocityEnv(replace(cfg, randomization=STILL, episode_s=0.2), 0)
     for _ in range(10):
