@@ -15,11 +15,13 @@ from nfpo_deploy.errors import TransportError
 from nfpo_deploy.transport.dds_version import require_supported_dds
 
 # As Unitree's SDK has it. On loopback Cyclone then warns that it disables multicast; forbidding multicast
-# here would silence that, but participants no longer found each other.
+# here would silence that, but participants no longer found each other. Participants announce themselves every second
+# instead of every 30: two that start together on loopback can miss each other's first announcement.
 _CONFIG = """<CycloneDDS><Domain Id="any">
 <General><Interfaces>
 <NetworkInterface name="{interface}" priority="default" multicast="default"/>
 </Interfaces></General>
+<Discovery><SPDPInterval>1 s</SPDPInterval></Discovery>
 </Domain></CycloneDDS>"""
 READER_DEPTH = 8
 """Samples kept between two reads: enough to count what came while the reader slept for a few periods."""
