@@ -1,4 +1,4 @@
-"""rsl_rl's PPO with what a flow policy adds: diagnostics of its stability, and a learning-rate range."""
+"""The run as rsl_rl's own PPO sees it: its configuration, and the learning-rate schedule that it lacks."""
 
 from __future__ import annotations
 
