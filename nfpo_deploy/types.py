@@ -165,3 +165,13 @@ class BridgeStatus:
     """Periods missed since the start."""
     latency_p50_ms: float = 0.0
     latency_p99_ms: float = 0.0
+    guards_expected: int = 2
+    """Guard processes that must be alive before the robot may be armed."""
+    guards_alive: int = 0
+    """Guard processes heard within `guard_status_timeout`."""
+    guard_active: bool = False
+    """Whether a guard is damping the robot in the bridge's place."""
+    foreign_lowcmd: int = 0
+    """LowCmds of other programs seen on the wire since the start; guards do not count."""
+    network_problem: str = ""
+    """What is wrong on the robot's network although the robot is heard: a foreign DDS version; empty when nothing."""

@@ -67,9 +67,15 @@ class SafetyLimits:
     bridge_status_timeout: float
     operator_timeout: float
     operator_abandon: float
+    operator_sit: float
+    cycle_timeout: float
+    guard_timeout: float
+    guard_status_timeout: float
     estimate_timeout: float
     estimate_std: float
     observation_timeout: float
+    height: float
+    height_duration: float
     joint_velocity: float
     joint_position_margin: float
     joint_trip_duration: float
@@ -82,6 +88,7 @@ class SafetyLimits:
     battery_soc_warning: float
     rate_warning: float
     rate_stop: float
+    loop_jitter_warning: float
     damp_ramp: float
     damp_duration: float
     stand_duration: float
@@ -122,6 +129,10 @@ class RobotSpec:
     leg_geometry: LegGeometry
     base_mass: float
     base_height: float
+    voltage_range: tuple[float, float]
+    """V, what the robot's battery can have."""
+    mode_machines: tuple[int, ...]
+    """Values of LowState's mode_machine that this robot reports."""
     safety: SafetyLimits
     sha256: str
 
@@ -236,6 +247,8 @@ def _build(data: dict[str, Any], path: Path, sha256: str) -> RobotSpec:
         leg_geometry=_leg_geometry(data["leg_geometry"]),
         base_mass=_number(data["base"], "mass", "base", above_zero=True),
         base_height=_number(data["base"], "height", "base", above_zero=True),
+        voltage_range=_range(data["identity"]["voltage"], "identity.voltage"),
+        mode_machines=_mode_machines(data["identity"]["mode_machine"]),
         safety=_safety(data["safety"]),
         sha256=sha256,
     )
@@ -314,6 +327,19 @@ def _leg_geometry(data: dict[str, Any]) -> LegGeometry:
     return LegGeometry(hip=_vector(data["hip"], 3, "leg_geometry.hip"), foot_offset_x=offset, **lengths)
 
 
+def _range(values: Any, what: str) -> tuple[float, float]:
+    low, high = (float(value) for value in _vector(values, 2, what))
+    if low >= high:
+        raise RobotSpecError(f"{what}: expected [lower, upper], got {values!r}")
+    return low, high
+
+
+def _mode_machines(values: Any) -> tuple[int, ...]:
+    if not isinstance(values, list) or not values:
+        raise RobotSpecError(f"identity.mode_machine: expected a list of whole numbers, got {values!r}")
+    return tuple(_whole(value, "identity.mode_machine") for value in values)
+
+
 def _safety(data: dict[str, Any]) -> SafetyLimits:
     fields = SafetyLimits.__dataclass_fields__
     unknown = sorted(set(data) - set(fields))
@@ -324,4 +350,10 @@ def _safety(data: dict[str, Any]) -> SafetyLimits:
         # Zero or negative would switch a protection off, which no configuration may do.
         if not math.isfinite(value) or value <= 0:
             raise RobotSpecError(f"safety.{key}: must be a finite number above zero, got {value}")
-    return SafetyLimits(**values)
+    limits = SafetyLimits(**values)
+    if limits.guard_timeout <= limits.cycle_timeout:
+        raise RobotSpecError(
+            f"safety.guard_timeout ({limits.guard_timeout}) must be above cycle_timeout ({limits.cycle_timeout}): a "
+            "bridge that resumes must damp before the guard could have taken over"
+        )
+    return limits

@@ -16,6 +16,8 @@ from robots import RobotSpec
 
 RANGE_MARGIN = 0.25
 """An observation may exceed the training range by this part of its width before `observation_ok` turns false."""
+SATURATED_PART = 0.5
+"""Share of the joints whose action may lie beyond the clip of training before `output_ok` turns false."""
 
 
 class PolicyRunner:
@@ -47,6 +49,7 @@ class PolicyRunner:
         self.last_action = np.zeros(len(self.manifest.joint_names))
         self.last_observation = np.zeros(self.manifest.observation_size, dtype=np.float32)
         self.observation_ok = True
+        self.output_ok = True
         self.inference_ms = 0.0
 
     def step(self, estimate: StateEstimate, command: VelocityCommand, noise: np.ndarray | None = None) -> JointCommand:
@@ -66,6 +69,8 @@ class PolicyRunner:
         action = self.policy(observation, noise)
         self.last_observation = observation
         self.observation_ok = bool(np.all((observation >= self._low) & (observation <= self._high)))
+        beyond = np.abs(action) > self.manifest.action_clip
+        self.output_ok = bool(beyond.mean() <= SATURATED_PART)
         self.last_action = np.clip(action, -self.manifest.action_clip, self.manifest.action_clip)
         target = joint_targets(self.last_action, self.manifest.default_pose, self.manifest.action_scale)
         self._seq += 1

@@ -93,6 +93,7 @@ class PolicyInference(LoopNode):
         conversions.fill_joint_command(message, command, self.spec, conversions.stamp_of(self.stamp_ns()))
         message.inference_ms = self._runner.inference_ms
         message.observation_ok = self._runner.observation_ok
+        message.output_ok = self._runner.output_ok
         self._commands.publish(message)
 
     def _receive_mode(self, now_ns: int) -> None:
