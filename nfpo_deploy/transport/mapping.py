@@ -145,3 +145,24 @@ class LowCmdEncoder:
             slots[field][self._motors] = values32
         self._record["crc"] = GO_LOW_CMD.crc(self._record)
         return GO_LOW_CMD.encode(self._record)
+
+
+class LowCmdDecoder:
+    """MotorCommand of a LowCmd seen on the wire."""
+
+    def __init__(self, spec: RobotSpec) -> None:
+        self._motors = spec.motor_index
+
+    def decode(self, sample: bytes) -> MotorCommand | None:
+        """The command, arrays (N,) in joint order; None for a sample that no motor would obey."""
+        try:
+            record = GO_LOW_CMD.decode(sample)
+        except TransportError:
+            return None
+        if GO_LOW_CMD.crc(record) != record["crc"]:
+            return None
+        slots = record["motor_cmd"][self._motors]
+        fields = {name: slots[field].astype(np.float64) for field, name in _COMMAND_FIELDS}
+        if not all(np.isfinite(values).all() for values in fields.values()):
+            return None
+        return MotorCommand(**fields)
