@@ -146,6 +146,7 @@ class Gate:
         permit_received_ns: int | None,
         command: JointCommand | None,
         command_received_ns: int | None,
+        problem: str = "",
     ) -> MotorCommand:
         """One cycle. Pass the newest of each input every time, new or not; None withdraws it. Never raises.
 
@@ -156,12 +157,13 @@ class Gate:
             permit_received_ns: when that arrived.
             command: newest joint command of the policy.
             command_received_ns: when that arrived.
+            problem: why nothing may move now, found outside: a foreign program on the wire, another robot.
 
         Returns:
             New arrays at each call: the caller may keep them.
         """
         try:
-            return self._step(now_ns, state, permit, permit_received_ns, command, command_received_ns)
+            return self._step(now_ns, state, permit, permit_received_ns, command, command_received_ns, problem)
         except Exception as error:
             # Inputs of a type that nobody foresaw must end in damping, never in a bridge that stops sending.
             self._trip(f"internal error: {error!r}", self._last_ns or 0)
@@ -175,9 +177,10 @@ class Gate:
         permit_ns: int | None,
         command: JointCommand | None,
         command_ns: int | None,
+        problem: str,
     ) -> MotorCommand:
-        backwards = self._last_ns is not None and now_ns < self._last_ns
-        dt = 0.0 if self._last_ns is None else min(max((now_ns - self._last_ns) * 1e-9, 0.0), self._max_dt)
+        gap = 0.0 if self._last_ns is None else (now_ns - self._last_ns) * 1e-9
+        dt = min(max(gap, 0.0), self._max_dt)
         self._last_ns = now_ns
         state_problem = self._state.update(now_ns, state)
         permit_problem = self._permit.update(now_ns, permit, permit_ns)
@@ -185,7 +188,10 @@ class Gate:
             # A bridge that starts while the robot stands catches it in damping instead of dropping it.
             self.write = True
             self._become_passive(now_ns)
-        self._decide(now_ns, dt, "clock went backwards" if backwards else state_problem, permit_problem)
+        if gap < 0.0:
+            problem = "clock went backwards"
+        self._resume(now_ns, gap)
+        self._decide(now_ns, dt, problem or state_problem, permit_problem)
         if self._activity is Activity.TRACKING:
             self._listen(now_ns, dt, command, command_ns)
         if self._activity is not Activity.PASSIVE:
@@ -196,6 +202,15 @@ class Gate:
         return self._bounded_command(now_ns, dt)
 
     # --- what to do ---
+
+    def _resume(self, now_ns: int, gap: float) -> None:
+        """After a pause of the bridge itself nothing goes on: a guard may have damped the robot meanwhile.
+
+        Its stiffness must not come back for a moment either, so the ramp is left out.
+        """
+        if self._activity is not Activity.PASSIVE and gap > self._safety.cycle_timeout:
+            self._trip(f"the bridge paused for {gap * 1e3:.0f} ms", now_ns)
+            self._ramp.start.set(self._state.q, self._damped.stiffness, self._damped.damping)
 
     def _decide(self, now_ns: int, dt: float, state_problem: str, permit_problem: str) -> None:
         active = self._activity is not Activity.PASSIVE
