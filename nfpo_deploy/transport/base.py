@@ -22,6 +22,10 @@ class TransportStatistics:
     """States dropped for a wrong size, encoding, non-finite value or non-unit quaternion."""
     lowcmd_count: int
     """Commands written."""
+    foreign_lowcmd: int = 0
+    """LowCmds of other programs; those of the project's guards do not count."""
+    guard_lowcmd: int = 0
+    """LowCmds of the project's guards."""
 
 
 class Transport(Protocol):
@@ -50,8 +54,47 @@ class Transport(Protocol):
         """
         ...
 
+    def restore_mode(self, name: str, timeout_s: float) -> None:
+        """Hand the robot back to its built-in controller `name`, as `release_mode` returned it.
+
+        Call it after the last command was written: the controller takes the motors at once.
+
+        Raises: TransportError: no such controller, no answer, or not active after `timeout_s` seconds; `timeout_s`
+            not above zero, or an empty name.
+        """
+        ...
+
+    def refuse_company(self, listen_s: float) -> None:
+        """Listen for `listen_s` seconds for commands of other programs.
+
+        Call it after `release_mode`: a robot's built-in controller is such a program.
+
+        Raises: TransportError: another program commands the motors (named); `listen_s` not above zero.
+        """
+        ...
+
     @property
     def statistics(self) -> TransportStatistics: ...
+
+    @property
+    def foreign_publisher(self) -> str:
+        """The program that sent the newest foreign command, for people; "" if there was none."""
+        ...
+
+    @property
+    def last_foreign_ns(self) -> int:
+        """CLOCK_MONOTONIC when the newest foreign command was taken; 0 if there was none."""
+        ...
+
+    @property
+    def last_guard_ns(self) -> int:
+        """CLOCK_MONOTONIC when the newest command of a guard was taken; 0 if there was none."""
+        ...
+
+    @property
+    def identity_problem(self) -> str:
+        """Why this cannot be the robot of the spec, or not the only one; "" when nothing speaks against it."""
+        ...
 
     def close(self) -> None:
         """Leave the channel; calling it twice is harmless."""

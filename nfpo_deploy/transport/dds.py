@@ -1,18 +1,25 @@
 """Raw DDS channels: bytes in, bytes out, on one named network interface.
 
 Samples pass as CDR bytes through the reader and writer of the C library, so nothing is deserialised field by
-field. QoS is that of Unitree's SDK: writers reliable (100 ms), readers best effort, volatile.
+field. QoS is that of Unitree's SDK: writers reliable, readers best effort, volatile, history depth 1 for writers.
+
+Our endpoints announce no XTypes type information. Unitree's message types need none, and with it the announcement
+of a Cyclone DDS 11 endpoint on the same topic makes 0.10.x crash in its type library: a laptop that joins the network
+would kill the process that holds the robot.
 """
 
 from __future__ import annotations
 
 import socket
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from nfpo_deploy.errors import TransportError
 from nfpo_deploy.transport.dds_version import require_supported_dds
+from nfpo_deploy.transport.publisher import Publisher, PublisherDirectory
 
 # As Unitree's SDK has it. On loopback Cyclone then warns that it disables multicast; forbidding multicast
 # here would silence that, but participants no longer found each other. Participants announce themselves every second
@@ -69,6 +76,7 @@ class DdsParticipant:
         self.interface = interface
         self.domain_id = domain_id
         self._entities: list[Any] = []
+        self._directory: PublisherDirectory | None = None
         _acquire_domain(interface, domain_id)
         try:
             self._participant: Any = _guard("join the DDS domain", DomainParticipant, domain_id)
@@ -76,25 +84,33 @@ class DdsParticipant:
             _release_domain(domain_id)
             raise
 
-    def writer(self, topic: str, data_type: type) -> RawWriter:
-        """Reliable writer of `topic`, history depth 1."""
+    def writer(self, topic: str, data_type: type, user_data: bytes = b"") -> RawWriter:
+        """Reliable writer of `topic`, history depth 1; `user_data` tells every reader who writes."""
         from cyclonedds.pub import DataWriter
+        from cyclonedds.qos import Policy, Qos
 
+        qos = Qos(Policy.Userdata(data=user_data)) if user_data else None
         opened = self._topic(topic, data_type)
-        entity = _guard(f"create a writer of {topic}", DataWriter, self._participant, opened)
+        entity = _guard(f"create a writer of {topic}", DataWriter, self._participant, opened, qos)
         self._entities.append(entity)
         return RawWriter(topic, entity)
 
-    def reader(self, topic: str, data_type: type, depth: int = READER_DEPTH) -> RawReader:
-        """Best-effort reader of `topic` that keeps the newest `depth` samples."""
+    def reader(self, topic: str, data_type: type, depth: int = READER_DEPTH, ignore_own: bool = False) -> RawReader:
+        """Best-effort reader of `topic` that keeps the newest `depth` samples.
+
+        With `ignore_own` the writers of this participant do not reach it.
+        """
         from cyclonedds.qos import Policy, Qos
         from cyclonedds.sub import DataReader
 
-        qos = Qos(Policy.Reliability.BestEffort, Policy.History.KeepLast(depth))
+        ignored = Policy.IgnoreLocal.Participant if ignore_own else Policy.IgnoreLocal.Nothing
+        qos = Qos(Policy.Reliability.BestEffort, Policy.History.KeepLast(depth), ignored)
         opened = self._topic(topic, data_type)
         entity = _guard(f"create a reader of {topic}", DataReader, self._participant, opened, qos)
         self._entities.append(entity)
-        return RawReader(topic, entity, depth)
+        if self._directory is None:
+            self._directory = PublisherDirectory(self._participant)
+        return RawReader(topic, entity, depth, self._directory)
 
     def close(self) -> None:
         """Leave the domain; readers and writers made here become unusable."""
@@ -103,6 +119,7 @@ class DdsParticipant:
         for entity in (*reversed(self._entities), self._participant):
             _delete(entity)
         self._entities.clear()
+        self._directory = None
         self._participant = None
         _release_domain(self.domain_id)
 
@@ -111,7 +128,8 @@ class DdsParticipant:
 
         if self._participant is None:
             raise TransportError(f"cannot open topic {name}: this participant is closed")
-        topic = _guard(f"create topic {name}", Topic, self._participant, name, data_type)
+        with _without_type_information(data_type):
+            topic = _guard(f"create topic {name}", Topic, self._participant, name, data_type)
         self._entities.append(topic)
         return topic
 
@@ -145,25 +163,55 @@ class RawWriter:
 class RawReader:
     """Takes CDR samples, oldest first; never blocks."""
 
-    def __init__(self, topic: str, entity: Any, depth: int) -> None:
+    def __init__(self, topic: str, entity: Any, depth: int, directory: PublisherDirectory) -> None:
         from cyclonedds._clayer import ddspy_take
 
         self.topic = topic
         self.entity = entity
         self.depth = depth
+        self._directory = directory
         self._take = ddspy_take
 
     def take(self) -> list[bytes]:
         """All samples since the last call, at most the newest `depth`; TransportError where DDS fails."""
+        return [data for data, _ in self.take_with_handles()]
+
+    def take_with_handles(self) -> list[tuple[bytes, int]]:
+        """As `take`, each sample with the publication handle of its writer; see `publisher`."""
         samples = self._take(self.entity._ref, self.depth)
         if isinstance(samples, int):
             raise TransportError(f"reading {self.topic} failed with DDS code {samples}")
-        return [data for data, info in samples if info.valid_data]
+        return [(data, info.publication_handle) for data, info in samples if info.valid_data]
+
+    def publisher(self, handle: int) -> Publisher:
+        """Who wrote a sample: cached, hence cheap for all but the first of each writer (about a millisecond)."""
+        return self._directory.find(self.entity, handle)
+
+    def publishers(self) -> list[Publisher]:
+        """The writers that send to this reader now, silent ones included; not for a fast loop."""
+        return self._directory.matched(self.entity)
 
     @property
     def matched(self) -> int:
         """How many writers send to this reader now."""
         return _matched(self.entity, "dds_get_matched_publications")
+
+
+@contextmanager
+def _without_type_information(data_type: Any) -> Iterator[None]:
+    """While a topic of `data_type` is made, hide its XTypes description from Cyclone DDS.
+
+    The class is shared with unitree_sdk2py, hence everything is put back.
+    """
+    idl = data_type.__idl__
+    with _lock:
+        kept, idl._xt_bytedata = idl._xt_bytedata, (None, None)
+        idl.fill_type_data = lambda: None
+        try:
+            yield
+        finally:
+            del idl.fill_type_data
+            idl._xt_bytedata = kept
 
 
 def _guard(action: str, function: Any, *args: Any) -> Any:

@@ -17,6 +17,12 @@ CHECK_MODE = 1001
 SELECT_MODE = 1002
 RELEASE_MODE = 1003
 _RELEASE_PERIOD_S = 0.2
+_ATTEMPT_S = 2.0
+_UNKNOWN_MODE = 7004
+
+
+class _UnknownModeError(TransportError):
+    """Asking again will not help."""
 
 
 class MotionSwitcherClient:
@@ -40,6 +46,35 @@ class MotionSwitcherClient:
         """Start a built-in controller: "ai", "normal" or "advanced", as far as the robot has it."""
         self._call(SELECT_MODE, {"name": name}, timeout_s)
 
+    def restore_mode(self, name: str, timeout_s: float) -> None:
+        """Start the built-in controller `name` and confirm that it is active; asks again until it is.
+
+        Raises TransportError: `name` is empty or unknown to the robot (at once), or it is not active in time.
+        """
+        if not name:
+            raise TransportError('no built-in controller named to restore; release_mode returned "": none was active')
+        deadline = time.monotonic() + timeout_s
+        problem = "the motion switcher was not asked"
+        while (left := deadline - time.monotonic()) > 0:
+            try:
+                if self._select_and_check(name, min(left, _ATTEMPT_S)):
+                    return
+                problem = "it accepted the request and did not start it"
+            except _UnknownModeError:
+                raise
+            except TransportError as error:
+                problem = str(error)
+            time.sleep(min(_RELEASE_PERIOD_S, max(0.0, deadline - time.monotonic())))
+        raise TransportError(
+            f"built-in controller {name!r} is not active {timeout_s} s after it was asked for: {problem}; select it "
+            "with the app, or switch the robot off and on"
+        )
+
+    def _select_and_check(self, name: str, timeout_s: float) -> bool:
+        deadline = time.monotonic() + timeout_s
+        self.select_mode(name, timeout_s)
+        return self.check_mode(max(_RELEASE_PERIOD_S, deadline - time.monotonic())) == name
+
     def release_mode(self, timeout_s: float) -> str:
         """Release what is active, confirm it, and return the name of what was active ("" if nothing was)."""
         deadline = time.monotonic() + timeout_s
@@ -55,6 +90,8 @@ class MotionSwitcherClient:
 
     def _call(self, api_id: int, parameter: dict, timeout_s: float) -> str:
         code, data = self._rpc.call(api_id, json.dumps(parameter), timeout_s)
+        if code == _UNKNOWN_MODE:
+            raise _UnknownModeError(f"this robot has no built-in controller {parameter} (code {code})")
         if code != 0:
             raise TransportError(f"motion switcher refused request {api_id} {parameter} with code {code}")
         return data

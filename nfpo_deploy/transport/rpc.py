@@ -12,6 +12,8 @@ from nfpo_deploy.errors import TransportError
 from nfpo_deploy.transport.dds import DdsParticipant
 
 POLL_S = 0.005
+RESEND_S = 0.5
+"""A request without an answer is sent again after this time, under the same id."""
 
 
 def request_topic(service: str) -> str:
@@ -36,7 +38,10 @@ class RpcClient:
         self._response_type = Response_
 
     def call(self, api_id: int, parameter: str, timeout_s: float) -> tuple[int, str]:
-        """Send one request and wait for its answer.
+        """Send one request and wait for its answer; for requests that may be carried out twice.
+
+        A reader of the service can still be unaware of our writer when ours is aware of it, and drops what comes
+        until then. Hence an unanswered request is repeated.
 
         Returns:
             The service's status code (0 is success) and its data.
@@ -49,8 +54,11 @@ class RpcClient:
         deadline = time.monotonic() + timeout_s
         self._wait_for_service(deadline, timeout_s)
         request_id = time.monotonic_ns()
-        self._requests.write_message(_request(request_id, api_id, parameter))
-        while time.monotonic() < deadline:
+        request, send_at = _request(request_id, api_id, parameter), 0.0
+        while (now := time.monotonic()) < deadline:
+            if now >= send_at:
+                self._requests.write_message(request)
+                send_at = now + RESEND_S
             for sample in self._responses.take():
                 response = self._response_type.deserialize(sample)
                 if response.header.identity.id == request_id:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import math
 import time
 
 from nfpo_deploy.errors import TransportError
 from nfpo_deploy.transport.base import TransportStatistics
 from nfpo_deploy.transport.dds import DdsParticipant
+from nfpo_deploy.transport.identity import IdentityCheck, SingleSource
+from nfpo_deploy.transport.lowcmd_watch import BRIDGE, LOW_CMD_TOPIC, LowCmdWatch, user_data
 from nfpo_deploy.transport.mapping import LowCmdEncoder, LowStateDecoder
 from nfpo_deploy.transport.motion_switcher import MotionSwitcherClient
 from nfpo_deploy.types import MotorCommand, RobotState
 from robots.loader import RobotSpec
 
 LOW_STATE_TOPIC = "rt/lowstate"
-LOW_CMD_TOPIC = "rt/lowcmd"
+_LISTEN_PERIOD_S = 0.01
 
 
 class UnitreeTransport:
@@ -35,20 +38,28 @@ class UnitreeTransport:
         self._spec = spec
         self._decoder = LowStateDecoder(spec)
         self._reader = self._participant.reader(LOW_STATE_TOPIC, LowState_)
-        self._writer = self._participant.writer(LOW_CMD_TOPIC, LowCmd_)
+        own = user_data(BRIDGE)
+        self._writer = self._participant.writer(LOW_CMD_TOPIC, LowCmd_, own)
+        self._watch = LowCmdWatch(self._participant, own)
+        self._identity = IdentityCheck(spec)
+        self._source = SingleSource(lambda handle: self._reader.publisher(handle).describe())
         self._command = LowCmdEncoder(spec)
         self._lowcmd_count = 0
         self._switcher: MotionSwitcherClient | None = None
 
     def read_state(self) -> RobotState | None:
-        samples = self._reader.take()
+        self._watch.poll()
+        samples = self._reader.take_with_handles()
         if not samples:
             return None
         received_ns = time.monotonic_ns()
         newest = None
-        for sample in samples:
+        for sample, handle in samples:
             record = self._decoder.accept(sample)
-            newest = newest if record is None else record
+            if record is not None:
+                newest = record
+                self._identity.observe(record)
+                self._source.observe(handle)
         return None if newest is None else self._decoder.to_state(newest, received_ns)
 
     def write_command(self, cmd: MotorCommand) -> None:
@@ -56,18 +67,60 @@ class UnitreeTransport:
         self._lowcmd_count += 1
 
     def release_mode(self, timeout_s: float) -> str:
-        if not timeout_s > 0:
-            raise TransportError(f"timeout of release_mode must be above zero, got {timeout_s}")
-        if self._switcher is None:
-            self._switcher = MotionSwitcherClient(self._participant)
-        return self._switcher.release_mode(timeout_s)
+        _require_above_zero("timeout of release_mode", timeout_s)
+        return self._motion_switcher().release_mode(timeout_s)
+
+    def restore_mode(self, name: str, timeout_s: float) -> None:
+        _require_above_zero("timeout of restore_mode", timeout_s)
+        self._motion_switcher().restore_mode(name, timeout_s)
+
+    def refuse_company(self, listen_s: float) -> None:
+        _require_above_zero("listening time of refuse_company", listen_s)
+        self._watch.poll()  # what was sent before counts for the statistics, not against the present
+        before = self._watch.foreign_count
+        deadline = time.monotonic() + listen_s
+        while time.monotonic() < deadline:
+            self._watch.poll()
+            if self._watch.foreign_count > before:
+                raise TransportError(
+                    f"{self._watch.describe()}; two programs that command the motors make them shake. Stop it; if it "
+                    "is the robot's own controller, release it (motion switcher, or the app's low-level mode)"
+                )
+            time.sleep(_LISTEN_PERIOD_S)
 
     @property
     def statistics(self) -> TransportStatistics:
         counts = self._decoder
         return TransportStatistics(
-            counts.accepted, counts.crc_errors, counts.lost.total, counts.malformed, self._lowcmd_count
-        )
+            counts.accepted, counts.crc_errors, counts.lost.total, counts.malformed, self._lowcmd_count,
+            self._watch.foreign_count, self._watch.guard_count,
+        )  # fmt: skip
+
+    @property
+    def foreign_publisher(self) -> str:
+        return self._watch.describe()
+
+    @property
+    def last_foreign_ns(self) -> int:
+        return self._watch.last_foreign_ns
+
+    @property
+    def last_guard_ns(self) -> int:
+        return self._watch.guard_last_ns
+
+    @property
+    def identity_problem(self) -> str:
+        return self._identity.problem or self._source.problem
 
     def close(self) -> None:
         self._participant.close()
+
+    def _motion_switcher(self) -> MotionSwitcherClient:
+        if self._switcher is None:
+            self._switcher = MotionSwitcherClient(self._participant)
+        return self._switcher
+
+
+def _require_above_zero(what: str, seconds: float) -> None:
+    if not seconds > 0 or not math.isfinite(seconds):
+        raise TransportError(f"{what} must be a finite number of seconds above zero, got {seconds}")
