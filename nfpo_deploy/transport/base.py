@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -46,8 +47,10 @@ class Transport(Protocol):
         """
         ...
 
-    def release_mode(self, timeout_s: float) -> str:
+    def release_mode(self, timeout_s: float, before: Callable[[str], None] = ...) -> str:
         """Release the robot's built-in controller and return its name, "" where none was active.
+
+        `before` is called with the name just before the release.
 
         Raises: TransportError: no answer or still not released after `timeout_s` seconds; `timeout_s` not
             above zero.

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
 
 from nfpo_deploy.errors import TransportError
 from nfpo_deploy.transport.dds import DdsParticipant
@@ -75,10 +76,15 @@ class MotionSwitcherClient:
         self.select_mode(name, timeout_s)
         return self.check_mode(max(_RELEASE_PERIOD_S, deadline - time.monotonic())) == name
 
-    def release_mode(self, timeout_s: float) -> str:
-        """Release what is active, confirm it, and return the name of what was active ("" if nothing was)."""
+    def release_mode(self, timeout_s: float, before: Callable[[str], None] = lambda name: None) -> str:
+        """Release what is active, confirm it, and return the name of what was active ("" if nothing was).
+
+        `before` is called with that name before the release, so that it can be remembered whatever happens next.
+        """
         deadline = time.monotonic() + timeout_s
         active = first = self.check_mode(timeout_s)
+        if first:
+            before(first)
         while active:
             if time.monotonic() >= deadline - _RELEASE_PERIOD_S:
                 raise TransportError(f"built-in controller {active!r} was not released within {timeout_s} s")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 
 from nfpo_deploy.errors import TransportError
 from nfpo_deploy.transport.base import TransportStatistics
@@ -66,9 +67,9 @@ class UnitreeTransport:
         self._writer.write(self._command.encode(cmd))
         self._lowcmd_count += 1
 
-    def release_mode(self, timeout_s: float) -> str:
+    def release_mode(self, timeout_s: float, before: Callable[[str], None] = lambda name: None) -> str:
         _require_above_zero("timeout of release_mode", timeout_s)
-        return self._motion_switcher().release_mode(timeout_s)
+        return self._motion_switcher().release_mode(timeout_s, before)
 
     def restore_mode(self, name: str, timeout_s: float) -> None:
         _require_above_zero("timeout of restore_mode", timeout_s)
