@@ -17,8 +17,8 @@ cd "$ROOT"
 
 LEVEL="${1:-}"
 case $LEVEL in
-  walk) EXTRAS="sim,ros" ;;
-  test) EXTRAS="train,sim,ros,dev" ;;
+  walk) EXTRAS="sim,ros,web" ;;
+  test) EXTRAS="train,sim,ros,web,dev" ;;
   *)
     echo "usage: scripts/setup.sh walk|test" >&2
     exit 2

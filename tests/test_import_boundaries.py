@@ -30,6 +30,7 @@ ROS = {
     "diagnostic_msgs",
     "tf2_msgs",
 }
+WEB = {"viser", "trimesh", "aiohttp"}
 LAUNCH = {"launch", "launch_ros", "osrf_pycommon"}
 SIMULATION = {"mujoco", "matplotlib", "PIL", "imageio_ffmpeg"}
 TRAINING = {"torch", "rsl_rl", "tensordict", "onnx", "tensorboard"}
@@ -39,6 +40,7 @@ ALLOWED = {
     "nfpo_deploy/": CORE | COMMAND_LINE | LAUNCH | {"nfpo_deploy", "robots"},
     "nfpo_deploy/transport/": CORE | DDS | {"nfpo_deploy", "robots"},
     "nfpo_deploy/ros/": CORE | ROS | {"nfpo_deploy", "robots"},
+    "nfpo_deploy/web/": CORE | WEB | {"nfpo_deploy", "robots"},
     "nfpo_train/": CORE | COMMAND_LINE | TRAINING | SIMULATION | {"nfpo_train", "nfpo_deploy", "robots"},
     "robots/": {"numpy", "yaml", "robots"},
     "robots/mjcf.py": {"numpy", "mujoco", "robots"},
@@ -50,7 +52,7 @@ ALLOWED = {
     | {"onnx", "sim2real_checks", "nfpo_deploy", "robots"},
 }
 # The folders of nfpo_deploy that hold the pure stages: no command line, no launching, no middleware.
-PURE = ("command", "contract", "observation", "policy", "safety", "state")
+PURE = ("command", "contract", "observation", "operator", "policy", "safety", "state")
 ALLOWED |= {f"nfpo_deploy/{name}/": CORE | {"nfpo_deploy", "robots"} for name in PURE}
 
 
@@ -115,7 +117,7 @@ PROBE = """
 import importlib, json, pkgutil, sys
 import nfpo_deploy, robots
 
-skipped = ("nfpo_deploy.ros", "robots.mjcf")
+skipped = ("nfpo_deploy.ros", "nfpo_deploy.web", "robots.mjcf")
 for package in (nfpo_deploy, robots):
     for module in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
         if not module.name.startswith(skipped):
@@ -131,7 +133,7 @@ def test_importing_the_runtime_loads_no_heavy_package() -> None:
     output = subprocess.run([sys.executable, "-c", PROBE], capture_output=True, text=True, check=True, cwd=REPO)
     loaded = set(json.loads(output.stdout))
     assert {"nfpo_deploy", "robots", "numpy"} <= loaded
-    heavy = {"torch", "mujoco", "rclpy", "launch", "nfpo_train", "sim2real_checks", "matplotlib"}
+    heavy = {"torch", "mujoco", "rclpy", "launch", "nfpo_train", "sim2real_checks", "matplotlib", "viser", "aiohttp"}
     assert not loaded & heavy
     # The SDK is loaded when a transport opens, so that everything else runs where it is absent.
     assert not loaded & {"unitree_sdk2py", "cyclonedds"}

@@ -14,7 +14,7 @@ import pytest
 
 REPO = Path(__file__).resolve().parents[1]
 PACKAGES = ("nfpo_deploy", "nfpo_train", "robots", "sim2real_checks")
-DATA_SUFFIXES = {".xml", ".yaml", ".json", ".onnx", ".png", ".md"}
+DATA_SUFFIXES = {".xml", ".yaml", ".json", ".onnx", ".png", ".md", ".html", ".js", ".css"}
 PYTHONS = ("3.10", "3.11", "3.12", "3.13")
 
 # Import name to distribution, where they differ.
@@ -39,7 +39,7 @@ DISTRIBUTIONS = {
 # Built by ros2_ws, or part of a ROS installation that the code can do without.
 BUILT_OR_OPTIONAL = {"nfpo_msgs", "tf2_msgs", "launch", "launch_ros", "ament_index_python", "pytest_launch"}
 EXTRAS = {
-    "nfpo_deploy": ("", "ros"),
+    "nfpo_deploy": ("", "ros", "web"),
     "nfpo_train": ("", "train"),
     "robots": ("", "sim"),
     "sim2real_checks": ("", "sim", "ros"),

@@ -278,7 +278,7 @@ class TestSetup:
         assert any("--no-binary cyclonedds cyclonedds==0.10.2" in call for call in calls)
         assert calls[-1] == f"build {clone}/.venv"
         (main,) = [call for call in calls if "-e .[" in call]
-        assert "-e .[sim,ros]" in main and "-c scripts/constraints.txt" in main and "torch" not in main
+        assert "-e .[sim,ros,web]" in main and "-c scripts/constraints.txt" in main and "torch" not in main
         begin = time.monotonic()
         result, calls = set_up(clone)
         assert result.returncode == 0 and not installs(calls)
@@ -287,7 +287,7 @@ class TestSetup:
 
     def test_everything_contains_what_walk_needs(self, clone: Path) -> None:
         _, calls = set_up(clone, "test")
-        assert any("-e .[train,sim,ros,dev]" in call for call in calls)
+        assert any("-e .[train,sim,ros,web,dev]" in call for call in calls)
         assert not installs(set_up(clone, "walk")[1])
         shutil.rmtree(clone / ".venv")
         set_up(clone, "walk")
