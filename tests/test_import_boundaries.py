@@ -39,6 +39,7 @@ TRAINING = {"torch", "rsl_rl", "tensordict", "onnx", "tensorboard"}
 ALLOWED = {
     "nfpo_deploy/": CORE | COMMAND_LINE | LAUNCH | {"nfpo_deploy", "robots"},
     "nfpo_deploy/transport/": CORE | DDS | {"nfpo_deploy", "robots"},
+    "nfpo_deploy/flight_log/": CORE | COMMAND_LINE | {"mcap", "mcap_ros2", "zstandard", "nfpo_deploy", "robots"},
     "nfpo_deploy/ros/": CORE | ROS | {"nfpo_deploy", "robots"},
     "nfpo_deploy/web/": CORE | WEB | {"nfpo_deploy", "robots"},
     "nfpo_train/": CORE | COMMAND_LINE | TRAINING | SIMULATION | {"nfpo_train", "nfpo_deploy", "robots"},

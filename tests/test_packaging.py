@@ -21,6 +21,7 @@ PYTHONS = ("3.10", "3.11", "3.12", "3.13")
 DISTRIBUTIONS = {
     "yaml": "pyyaml",
     "PIL": "pillow",
+    "mcap_ros2": "mcap-ros2-support",
     "rsl_rl": "rsl-rl-lib",
     "rclpy": "ros-rclpy",
     "rcl_interfaces": "ros-rclpy",
