@@ -20,9 +20,16 @@ from robots.loader import RobotSpec, load_robot
 
 PACKAGE = "nfpo_deploy"
 NODES = ("sdk_bridge", "state_estimator", "policy_inference", "safety_watchdog")
+GUARDS = ("guard", "guard_backup")
 SIMULATOR = "robot_sim"
 NO_POLICY = "none"
 MAX_DOMAIN_ID = 232
+# A bridge that is asked to end sits the robot down and damps it: about six seconds for a Go2.
+BRIDGE_STOP_TIMEOUT_S = 12.0
+# Longer than the bridge's: asked together, as by `ros2 launch`, a node must not be killed before the robot is down.
+NODE_STOP_TIMEOUT_S = 12.0
+# After the bridge's death a guard damps for as long as the gate would.
+GUARD_STOP_TIMEOUT_S = 20.0
 TRUE, FALSE = ("true", "1", "yes", "on"), ("false", "0", "no", "off")
 
 
@@ -44,6 +51,7 @@ GO2_WALK = (
     Argument("ros_domain_id", "42", "ROS domain; never the robot's, their messages would mix"),
     Argument("composed", "false", "run the four nodes in one process: true or false"),
     Argument("release_mode", "true", "release the robot's built-in controller first: true or false"),
+    Argument("restore_mode", "false", "give the robot back to that controller at the end: true or false"),
     Argument("realtime_priority", "10", "SCHED_FIFO priority where the system permits it; 0 never asks"),
     Argument("params_file", "", "YAML file with node parameters, as config/go2_walk.yaml"),
     Argument("record", "", "log the simulator's ground truth to this .npz or .csv file (sim:=true)"),
@@ -169,7 +177,7 @@ def build_graph(graph: str, given: Mapping[str, str], environment: Mapping[str, 
         )
     interface = _interface(values["interface"], sim)
     policy = _policy(values["policy"], spec)
-    processes = _node_processes(values, interface, domain_id, policy)
+    processes = [*_guards(values, interface, domain_id), *_node_processes(values, interface, domain_id, policy)]
     if sim:
         processes.insert(0, _simulator(values, interface, domain_id))
     else:
@@ -227,6 +235,7 @@ def _node_processes(values: Mapping[str, str], interface: str, domain_id: int, p
         "interface": interface,
         "domain_id": domain_id,
         "release_mode": _boolean(values, "release_mode"),
+        "restore_mode": _boolean(values, "restore_mode"),
     }
     parameters: dict[str, dict[str, Any]] = {
         "safety_watchdog": {"robot": robot},
@@ -240,19 +249,45 @@ def _node_processes(values: Mapping[str, str], interface: str, domain_id: int, p
     if _boolean(values, "composed"):
         arguments = () if policy else ("--without", "policy_inference")
         module = f"{PACKAGE}.ros.composed"
-        return [Process("composed", module, "composed", parameters, arguments=arguments, stop_rank=0, **common)]
+        return [
+            Process(
+                "composed",
+                module,
+                "composed",
+                parameters,
+                arguments=arguments,
+                stop_rank=0,
+                stop_timeout_s=BRIDGE_STOP_TIMEOUT_S,
+                **common,
+            )
+        ]
     return [
         Process(
             name,
             f"{PACKAGE}.ros.{name}",
             name,
             {name: own},
-            # The bridge first: it damps the robot while the others still run.
+            # The bridge first: it brings the robot down while the others still run.
             stop_rank=0 if name == "sdk_bridge" else 1,
-            stop_timeout_s=8.0 if name == "sdk_bridge" else 5.0,
+            stop_timeout_s=BRIDGE_STOP_TIMEOUT_S if name == "sdk_bridge" else NODE_STOP_TIMEOUT_S,
             **common,
         )
         for name, own in parameters.items()
+    ]
+
+
+def _guards(values: Mapping[str, str], interface: str, domain_id: int) -> list[Process]:
+    """Two, so that one is left when the bridge and a guard die together; stopped when nothing needs guarding any more."""
+    common = ("--robot", values["robot"], "--interface", interface, "--domain-id", str(domain_id))
+    return [
+        Process(
+            name,
+            f"{PACKAGE}.guard",
+            arguments=(*common, "--rank", str(rank)),
+            stop_rank=2,
+            stop_timeout_s=GUARD_STOP_TIMEOUT_S,
+        )
+        for rank, name in enumerate(GUARDS)
     ]
 
 
@@ -275,7 +310,7 @@ def _simulator(values: Mapping[str, str], interface: str, domain_id: int) -> Pro
         "sim2real_checks.robot_sim",
         arguments=tuple(arguments),
         may_end=True,
-        stop_rank=2,
+        stop_rank=4,
         stop_timeout_s=timeout,
     )
 

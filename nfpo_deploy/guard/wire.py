@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
-
 from nfpo_deploy.errors import TransportError
 from nfpo_deploy.guard.takeover import Heard
 from nfpo_deploy.transport.dds import DdsParticipant
+from nfpo_deploy.transport.lowcmd_watch import BRIDGE, GUARD, LOW_CMD_TOPIC, user_data
 from nfpo_deploy.transport.mapping import LowCmdDecoder, LowCmdEncoder
-from nfpo_deploy.transport.unitree import BRIDGE_USER_DATA, GUARD_USER_DATA, LOW_CMD_TOPIC
 from nfpo_deploy.types import MotorCommand
 from robots.loader import RobotSpec
 
@@ -25,10 +23,10 @@ class GuardWire:
             raise TransportError(f"the guard speaks unitree_go only, robot {spec.name!r} uses {spec.message_family!r}")
         from unitree_sdk2py.idl.unitree_go.msg.dds_ import LowCmd_
 
-        self._own = user_data(rank)
+        own = user_data(_mark(rank))
         self._participant = DdsParticipant(interface, domain_id)
-        self._reader = self._participant.reader(LOW_CMD_TOPIC, LowCmd_)
-        self._writer = self._participant.writer(LOW_CMD_TOPIC, LowCmd_, self._own)
+        self._reader = self._participant.reader(LOW_CMD_TOPIC, LowCmd_, ignore_own=True)
+        self._writer = self._participant.writer(LOW_CMD_TOPIC, LowCmd_, own)
         self._decoder = LowCmdDecoder(spec)
         self._encoder = LowCmdEncoder(spec)
 
@@ -41,7 +39,7 @@ class GuardWire:
         found = []
         for handle, sample in newest.items():
             sender = self._reader.publisher(handle).user_data
-            if sender == self._own or not sender.startswith((BRIDGE_USER_DATA, GUARD_USER_DATA)):
+            if not sender.startswith((BRIDGE, GUARD)):
                 continue
             command = self._decoder.decode(sample)
             if command is not None:
@@ -55,14 +53,13 @@ class GuardWire:
         self._participant.close()
 
 
-def user_data(rank: int) -> bytes:
-    """What marks the writer of a guard on the wire."""
-    return b"%s %d %d" % (GUARD_USER_DATA, rank, os.getpid())
-
-
 def rank_of(sender: bytes) -> int | None:
-    """Rank of the guard with that mark; None for a bridge."""
-    words = sender.split()
-    if words[0] != GUARD_USER_DATA:
+    """Rank of the guard whose UserData this is; None for a bridge."""
+    if not sender.startswith(GUARD):
         return None
-    return int(words[1]) if len(words) > 1 and words[1].isdigit() else 0
+    digits = sender.partition(b" ")[0][len(GUARD) + 1 :]
+    return int(digits) if digits.isdigit() else 0
+
+
+def _mark(rank: int) -> bytes:
+    return b"%s-%d" % (GUARD, rank)

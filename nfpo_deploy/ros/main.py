@@ -31,17 +31,19 @@ THREAD_SWITCH_S = 0.0005
 
 
 class Stop:
-    """Set by SIGINT and SIGTERM."""
+    """Set by SIGINT, SIGTERM and SIGHUP."""
 
     def __init__(self) -> None:
         self.signal = 0
+        self.count = 0
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
         self.signal = number
+        self.count += 1
 
 
 def run_nodes(node_types: Sequence[type[LoopNode]], arguments: list[str] | None = None) -> int:
-    """Run nodes in this process until SIGINT, SIGTERM or the failure of one of them.
+    """Run nodes in this process until SIGINT, SIGTERM, SIGHUP or the failure of one of them.
 
     Nodes are stopped in the order given; put the bridge first, so that the robot is damped while the others
     still run.
@@ -51,13 +53,15 @@ def run_nodes(node_types: Sequence[type[LoopNode]], arguments: list[str] | None 
     """
     scheduling = adopt_priority()
     stop = Stop()
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, stop)
     # rclpy's own handlers would invalidate the context at once, while the bridge still has to damp and report.
     rclpy.init(args=sys.argv if arguments is None else arguments, signal_handler_options=SignalHandlerOptions.NO)
     # With several loops in one process, none may hold the interpreter for 5 ms.
     sys.setswitchinterval(THREAD_SWITCH_S)
     nodes = [node_type() for node_type in node_types]
+    for node in nodes:
+        node.hurry = lambda: stop.count > 1
     if scheduling:
         nodes[0].get_logger().info(scheduling)
     executor = SingleThreadedExecutor()

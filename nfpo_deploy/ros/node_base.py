@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 import time
 import traceback
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 from rcl_interfaces.msg import SetParametersResult
@@ -116,6 +117,8 @@ class LoopNode(LifecycleNode):
         self._message_errors: dict[str, float] = {}
         self._thread: threading.Thread | None = None
         self._stop = threading.Event()
+        self.hurry: Callable[[], bool] = lambda: False
+        """Whether the process was asked to end a second time."""
         self.add_on_set_parameters_callback(self._refuse_while_configured)
 
     # What a subclass fills in.

@@ -1,8 +1,8 @@
 """sdk_bridge: owns the robot's channel and the gate, the only place where motor commands are made.
 
 Every cycle (500 Hz): read the newest LowState, let the gate decide, write LowCmd, then publish. Stopping the
-node in any orderly way (deactivate, shutdown, SIGINT, SIGTERM) keeps the loop damping for a while, because the
-robot keeps obeying the last command that it got.
+node in any orderly way (deactivate, shutdown, SIGINT, SIGTERM, SIGHUP) sits a healthy robot down and damps it for a
+while, because the robot keeps obeying the last command that it got; a second signal damps at once.
 """
 
 from __future__ import annotations
@@ -17,7 +17,9 @@ from nfpo_msgs.msg import RobotState as RobotStateMsg
 from nfpo_msgs.msg import SafetyPermit as SafetyPermitMsg
 from sensor_msgs.msg import Imu, JointState
 
-from nfpo_deploy.errors import MessageError, TransportError
+from nfpo_deploy.errors import MessageError, SafetyError, TransportError
+from nfpo_deploy.factory_mode import FactoryMode
+from nfpo_deploy.guard.link import BRIDGE_ROLE, GuardRoll, Mailbox
 from nfpo_deploy.ros import conversions, topics
 from nfpo_deploy.ros.loop import NS, RateLoop, Samples
 from nfpo_deploy.ros.main import run_nodes
@@ -28,6 +30,13 @@ from nfpo_deploy.transport import Transport, open_transport
 from nfpo_deploy.types import BridgeStatus, GatePhase, JointCommand, Mode, MotorCommand, RobotState, SafetyPermit
 
 FAILURE_DAMPING_S = 1.0
+ENDING_SLACK_S = 2.0
+DISMISSAL_DELAY_S = 0.02
+"""Between the last LowCmd and the word to the guards: they must have read it, and not yet miss the next."""
+FOREIGN_MEMORY_NS = NS
+"""A foreign command counts as present for this long: a program at 1 Hz is one, too."""
+PEERS_PERIOD_S = 0.2
+PASSIVE = (GatePhase.DAMPING, GatePhase.ZERO_TORQUE)
 
 
 class SdkBridge(LoopNode):
@@ -41,14 +50,24 @@ class SdkBridge(LoopNode):
         Declaration("status_rate_hz", 50.0, "rate of the bridge status, Hz", above_zero),
         Declaration("standard_rate_hz", 100.0, "rate of /joint_states and /imu/data, Hz", above_zero),
         Declaration("release_mode", True, "release the robot's built-in controller when activated"),
-        Declaration("release_timeout_s", 15.0, "how long to try to release it, s", above_zero),
+        Declaration("release_timeout_s", 15.0, "how long to try to release it, or to restore it, s", above_zero),
+        Declaration("restore_mode", False, "start the controller that was released again, when the bridge ends"),
+        Declaration("listen_s", 1.0, "how long to listen for other programs' commands before the first own, s", above_zero),
+        Declaration("guards", 2, "guard processes without which the robot may not be armed", integer_between(1, 2)),
         Declaration("stop_damping_s", 3.0, "how long to damp before the loop ends, s", above_zero),
     )
 
     def setup(self) -> None:
         settings, spec = self.settings, self.spec
         self._gate = Gate(spec, settings["rate_hz"])
+        # The name is the lock: a second bridge for this robot ends here, before it has touched anything.
+        self._mailbox = Mailbox(BRIDGE_ROLE, settings["interface"], settings["domain_id"])
+        self._roll = GuardRoll(self._mailbox, spec.safety.guard_status_timeout)
+        self._factory_mode = FactoryMode(settings["interface"], settings["domain_id"])
         self._transport: Transport = open_transport(spec, settings["interface"], settings["domain_id"])
+        self._peers: Any = self._transport.peer_versions() if hasattr(self._transport, "peer_versions") else None
+        self._network_problem = ""
+        self._peers_timer: Any = self.create_timer(PEERS_PERIOD_S, self._look_at_peers)
         self._states = self.publish_on(RobotStateMsg, topics.ROBOT_STATE, SENSOR_QOS)
         self._statuses = self.publish_on(BridgeStatusMsg, topics.BRIDGE_STATUS, SENSOR_QOS)
         self._joint_states = self.publish_on(JointState, topics.JOINT_STATES, SENSOR_QOS)
@@ -70,8 +89,9 @@ class SdkBridge(LoopNode):
         self._unanswered = False
         self._cycle = 0
         self._next_standard_ns = 0
-        self._stop_until_ns = 0
+        self._ending_since_ns = 0
         self._passive_since_ns = 0
+        self._company = (0, "")
         self._loop_statistics = (0.0, 0.0)
 
     def start(self) -> None:
@@ -80,10 +100,14 @@ class SdkBridge(LoopNode):
         for subscription in (self._permits, self._commands):
             subscription.newest()
         self._gate = Gate(self.spec, self.settings["rate_hz"])
+        self._release()
+        self._transport.refuse_company(self.settings["listen_s"])
+
+    def _release(self) -> None:
         if not self.settings["release_mode"]:
             return
         try:
-            released = self._transport.release_mode(self.settings["release_timeout_s"])
+            released = self._transport.release_mode(self.settings["release_timeout_s"], self._factory_mode.remember)
         except TransportError as error:
             raise TransportError(f"{error}; where no such controller exists, set release_mode to false") from error
         if released:
@@ -93,14 +117,31 @@ class SdkBridge(LoopNode):
         self._cycle_once(self._receive_permit, self._receive_command)
 
     def stopping(self, now_ns: int) -> bool:
-        if not self._stop_until_ns:
-            self._stop_until_ns = now_ns + round(self.settings["stop_damping_s"] * NS)
-            if self._passive_since_ns:
-                # Damping that has lasted counts.
-                self._stop_until_ns -= now_ns - self._passive_since_ns
-            self.get_logger().info("stopping: the robot is damped first")
-        self._cycle_once(self._own_damp_permit, lambda: None)
-        return now_ns >= self._stop_until_ns or self._gate.phase == GatePhase.ZERO_TORQUE
+        if not self._ending_since_ns:
+            self._ending_since_ns = now_ns
+            how = "the robot is damped first" if self._gate.phase in PASSIVE else "the robot sits down first"
+            self.get_logger().info(f"stopping: {how}")
+        self._cycle_once(self._permit_of_ending, lambda: None)
+        passive_ns = now_ns - self._passive_since_ns if self._passive_since_ns else 0
+        if passive_ns < self.settings["stop_damping_s"] * NS and self._gate.phase != GatePhase.ZERO_TORQUE:
+            return False
+        self._leave()
+        return True
+
+    def _leave(self) -> None:
+        """Nothing is sent any more: the guards may go, and the robot's own controller may come."""
+        time.sleep(DISMISSAL_DELAY_S)
+        self._roll.dismiss()
+        if not self.settings["restore_mode"]:
+            return
+        try:
+            name = self._factory_mode.recall()
+            if name:
+                self._transport.restore_mode(name, self.settings["release_timeout_s"])
+                self._factory_mode.forget()
+                self.get_logger().info(f"started the robot's built-in controller {name!r} again")
+        except (TransportError, SafetyError) as error:
+            self.get_logger().error(f"{error}. Later: nfpo restore --interface {self.settings['interface']}")
 
     def after_failure(self) -> None:
         # The loop's own code has failed, so only the parts that move motors run here.
@@ -108,13 +149,18 @@ class SdkBridge(LoopNode):
         for _ in range(round(FAILURE_DAMPING_S * self.settings["rate_hz"])):
             now_ns = loop.wait()
             self._state = self._transport.read_state() or self._state
-            self._own_damp_permit()
+            self._grant(Mode.DAMP)
             self._write(self._gate_step(now_ns))
 
     def teardown(self) -> None:
-        transport = getattr(self, "_transport", None)
-        if transport is not None:
-            transport.close()
+        if getattr(self, "_peers_timer", None) is not None:
+            self.destroy_timer(self._peers_timer)
+            self._peers_timer = None
+        for name in ("_transport", "_peers", "_mailbox"):
+            resource = getattr(self, name, None)
+            if resource is not None:
+                resource.close()
+                setattr(self, name, None)
 
     # One cycle.
 
@@ -129,7 +175,7 @@ class SdkBridge(LoopNode):
             self._unanswered = False
             if self._command is not None and self._gate.phase == GatePhase.TRACKING:
                 self._latencies.add((time.monotonic_ns() - self._command.state_received_ns) * 1e-6)
-        passive = self._gate.phase in (GatePhase.DAMPING, GatePhase.ZERO_TORQUE)
+        passive = self._gate.phase in PASSIVE
         self._passive_since_ns = (self._passive_since_ns or now_ns) if passive else 0
         # Publishing comes last: no command waits for it.
         if fresh is not None:
@@ -139,7 +185,20 @@ class SdkBridge(LoopNode):
             self._publish_status(now_ns)
 
     def _gate_step(self, now_ns: int) -> MotorCommand:
-        return self._gate.step(now_ns, self._state, self._permit, self._permit_ns, self._command, self._command_ns)
+        return self._gate.step(
+            now_ns, self._state, self._permit, self._permit_ns, self._command, self._command_ns,
+            self._transport.identity_problem or self._foreign_problem(now_ns),
+        )  # fmt: skip
+
+    def _foreign_problem(self, now_ns: int) -> str:
+        """The other program that commands the motors, while there is one."""
+        last_ns = self._transport.last_foreign_ns
+        if not last_ns or now_ns - last_ns > FOREIGN_MEMORY_NS:
+            self._company = (0, "")
+        elif not self._company[1]:
+            # Looked up once: naming a process takes longer than a cycle should.
+            self._company = (last_ns, self._transport.foreign_publisher)
+        return self._company[1]
 
     def _write(self, command: MotorCommand) -> None:
         if self._gate.write:
@@ -165,10 +224,38 @@ class SdkBridge(LoopNode):
                 self._command = None
                 self.report_message_error(error)
 
-    def _own_damp_permit(self) -> None:
+    def _permit_of_ending(self) -> None:
+        """Grant ourselves the way down, whether or not the watchdog still lives; its FAULT and DAMP are obeyed."""
+        before = self._permit
+        self._receive_permit()
+        stopped = self._permit is not before and (self._permit is None or self._permit.mode in (Mode.DAMP, Mode.FAULT))
+        self._permit = before
+        self._grant(Mode.DAMP if stopped else self._mode_of_ending())
+
+    def _mode_of_ending(self) -> Mode:
+        gate, safety = self._gate, self.spec.safety
+        mode = self._permit.mode if self._permit is not None else Mode.DAMP
+        longest = safety.settle_duration + safety.sit_duration + ENDING_SLACK_S
+        late = time.monotonic_ns() - self._ending_since_ns > longest * NS
+        if self.hurry() or late or gate.tripped or gate.sit_reached or gate.phase in PASSIVE:
+            return Mode.DAMP
+        if mode in (Mode.STAND, Mode.SIT) or gate.phase == GatePhase.HOLDING:
+            return Mode.SIT
+        return Mode.READY
+
+    def _grant(self, mode: Mode) -> None:
         seq = self._permit.seq + 1 if self._permit is not None else 1
-        self._permit = SafetyPermit(seq, Mode.DAMP, "the bridge is stopping")
+        self._permit = SafetyPermit(seq, mode, "the bridge is stopping")
         self._permit_ns = time.monotonic_ns()
+
+    def _look_at_peers(self) -> None:
+        if self._peers is None:
+            return
+        self._peers.poll()
+        foreign = "; ".join(peer.describe() for peer in self._peers.foreign())
+        if foreign and foreign != self._network_problem:
+            self.get_logger().error(f"foreign DDS on the robot's network, it can crash the robot's programs: {foreign}")
+        self._network_problem = foreign
 
     # What others see.
 
@@ -190,6 +277,8 @@ class SdkBridge(LoopNode):
 
     def _status(self, now_ns: int) -> BridgeStatus:
         gate, counts = self._gate, self._transport.statistics
+        self._roll.poll(now_ns)
+        guards = self._roll.alive(now_ns)
         rate, jitter = self._loop_statistics
         return BridgeStatus(
             phase=gate.phase,
@@ -211,6 +300,12 @@ class SdkBridge(LoopNode):
             loop_overruns=self.loop.overruns,
             latency_p50_ms=self._latencies.percentile(50),
             latency_p99_ms=self._latencies.percentile(99),
+            guards_expected=self.settings["guards"],
+            guards_alive=len(guards),
+            guard_active=any(guard.active for guard in guards),
+            foreign_lowcmd=counts.foreign_lowcmd,
+            network_problem=self._network_problem,
+            stopping=self._ending_since_ns > 0,
         )
 
 
