@@ -47,7 +47,11 @@ def start(context: LaunchContext) -> list:
 def action_for(process: Process) -> ExecuteProcess:
     """Launch action of one process."""
     """One process of the graph as a launch action."""
-    common = {"output": "screen", "on_exit": lambda event, context: ended(process, event.returncode, context)}
+    common = {
+        "output": "screen",
+        "sigterm_timeout": str(process.stop_timeout_s),
+        "on_exit": lambda event, context: ended(process, event.returncode, context),
+    }
     if not process.executable:
         return ExecuteProcess(name=process.name, cmd=process.command(sys.executable), **common)
     return Node(
@@ -55,7 +59,6 @@ def action_for(process: Process) -> ExecuteProcess:
         executable=process.executable,
         arguments=list(process.arguments),
         ros_arguments=process.ros_arguments(),
-        sigterm_timeout=str(process.stop_timeout_s),
         **common,
     )
 
