@@ -100,7 +100,7 @@ class Client:
         self.wait(lambda: "status" in self.newest and "estimate" in self.newest, timeout=25.0, what="the graph")
         # What arming needs is complete a moment after the last node has come up.
         self.wait(lambda: self.trigger("arm").success, what="arm")
-        assert self.set_mode("stand").success
+        self.wait(lambda: self.set_mode("stand").success, what="STAND")
         self.wait(lambda: self.in_mode(SafetyPermit.READY), what="READY")
 
     def diagnosis(self, name):
