@@ -1,0 +1,185 @@
+"""The campaign: runs the cases one after the other, measures each, and keeps what was found."""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from nfpo_deploy.errors import NfpoError
+from robots.loader import RobotSpec
+from sim2real_checks.faults import detect, measure
+from sim2real_checks.faults.catalogue import Case
+from sim2real_checks.faults.inject import inject
+from sim2real_checks.faults.judge import Result, judge, new_result, result_from
+from sim2real_checks.faults.rig import Rig, RigOptions
+
+RESULTS = "results.jsonl"
+RUNS_PER_GRAPH = 4
+"""Faults that leave the graph usable share one, up to so many: the record must not grow without end."""
+BEFORE_S = 1.2
+ATTEMPTS = 3
+"""A graph that does not reach the mode before the fault says nothing about the fault: it is tried again."""
+
+
+@dataclass
+class Seen:
+    """A run that waits for its record."""
+
+    case: Case
+    result: Result
+    fault_ns: int
+    end_ns: int
+
+
+class Campaign:
+    """Runs cases in `folder`; results are appended to `results.jsonl` as they come."""
+
+    def __init__(self, spec: RobotSpec, options: RigOptions, folder: Path, check: Callable[[], None]) -> None:
+        """Prepare.
+
+        Args:
+            spec: the robot.
+            options: how graphs are started.
+            folder: for results, and for record and log of runs that went wrong.
+            check: called all the time; raises to end the campaign.
+        """
+        self.spec = spec
+        self.folder = folder
+        self._options = options
+        self._check = check
+        self._path = folder / RESULTS
+
+    def done(self) -> list[Result]:
+        """Results of earlier runs in this folder.
+
+        Raises:
+            NfpoError: a file of another version.
+        """
+        if not self._path.exists():
+            return []
+        try:
+            # The last line may be half written.
+            lines = [line for line in self._path.read_text().splitlines(keepends=True) if line.endswith("\n")]
+            return [result_from(json.loads(line)) for line in lines]
+        except (TypeError, ValueError) as error:
+            raise NfpoError(
+                f"{self._path}: not the results of this version ({error}); start without --resume"
+            ) from error
+
+    def run(self, cases: Sequence[Case]) -> Iterator[Result]:
+        """Run the cases; yields each result when it is known, not always in their order."""
+        waiting = list(cases)
+        while waiting:
+            batch = _next_batch(waiting)
+            for case in batch:
+                waiting.remove(case)
+            for result in self._run_batch(batch):
+                with self._path.open("a") as file:
+                    file.write(json.dumps(asdict(result)) + "\n")
+                yield result
+
+    def _run_batch(self, batch: Sequence[Case]) -> list[Result]:
+        """Runs that share a graph; those after one that ends it get a fresh one."""
+        results: list[Result] = []
+        todo, attempts = list(batch), 0
+        while todo:
+            scratch = self.folder / "running"
+            shutil.rmtree(scratch, ignore_errors=True)
+            scratch.mkdir(parents=True)
+            seen: list[Seen] = []
+            start = time.monotonic()
+            with Rig(self._options, scratch, self._check) as rig:
+                while todo:
+                    item = self._run_case(rig, todo[0])
+                    attempts = attempts + 1 if not item.fault_ns else 0
+                    if not item.fault_ns and attempts < ATTEMPTS:
+                        break
+                    seen.append(item)
+                    todo.pop(0)
+                    if item.result.recovered is not True:
+                        break
+            for item in seen:
+                item.result.duration = (time.monotonic() - start) / max(1, len(seen))
+            self._measure(rig, seen)
+            self._keep(scratch, seen)
+            results += [item.result for item in seen]
+        return results
+
+    def _run_case(self, rig: Rig, case: Case) -> Seen:
+        rng = random.Random(case.seed)
+        seen = Seen(case, new_result(case, self.spec), 0, 0)
+        result, fault = seen.result, case.fault
+        try:
+            rig.reach(case.mode, rng)
+            seen.fault_ns, undos = inject(fault, rig)
+            early = fault.observe if fault.undo_after is None else fault.undo_after
+            rig.observe(early)
+            for undo in undos:
+                undo()
+            rig.observe(fault.observe - early)
+            seen.end_ns = time.monotonic_ns()
+            words = rig.watcher
+            result.detection_ms = detect.first_word(words.permits, seen.fault_ns)
+            if not fault.destructive and rig.running:
+                obstacle = rig.recover()
+                result.recovered = not obstacle
+                if obstacle:
+                    result.problems.append(f"cannot be used again: {obstacle}")
+        except NfpoError as error:
+            result.problems.append(str(error))
+        return seen
+
+    def _measure(self, rig: Rig, seen: Sequence[Seen]) -> None:
+        try:
+            record = rig.record()
+        except (OSError, ValueError) as error:
+            for item in seen:
+                item.result.problems.append(f"no record: {error}")
+            return
+        for item in seen:
+            if item.end_ns:
+                try:
+                    self._measure_one(rig, record, item)
+                except NfpoError as error:
+                    item.result.problems.append(str(error))
+
+    def _measure_one(self, rig: Rig, record: dict[str, np.ndarray], item: Seen) -> None:
+        spec, case, result, fault_ns = self.spec, item.case, item.result, item.fault_ns
+        columns = measure.window(record, fault_ns - round(BEFORE_S * 1e9), item.end_ns)
+        onset = case.expect.onset
+        if onset != "injection":
+            fault_ns = measure.first_row_beyond(columns, onset, fault_ns, spec) or fault_ns
+        commands = measure.lowcmds_of(columns)
+        reaction = measure.find_reaction(commands, fault_ns, spec)
+        motion = measure.measure_motion(columns, commands, fault_ns, reaction.first_ns, spec)
+        honest_until = None if case.fault.honest_state else fault_ns
+        bounds = measure.check_bounds(columns, spec, fault_ns, item.end_ns, torque_until_ns=honest_until)
+        result.detector, result.reason = detect.who_acted(
+            rig.watcher.permits, rig.watcher.bridge, fault_ns, reaction.first_ns, reaction.writer, motion.gap_max, spec
+        )
+        if words := detect.launcher_words(rig.folder / "graph.log"):
+            result.notes.append(f"launcher: {words}")
+        judge(result, case, fault_ns, reaction, motion, bounds, spec)
+
+    def _keep(self, scratch: Path, seen: Sequence[Seen]) -> None:
+        """Keep record and log of runs that went wrong, for whoever looks into them."""
+        for item in seen:
+            if item.result.failed or item.result.late:
+                target = self.folder / "failed" / item.case.key.replace(" ", "_")
+                shutil.rmtree(target, ignore_errors=True)
+                shutil.copytree(scratch, target)
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _next_batch(cases: Sequence[Case]) -> list[Case]:
+    """The first case alone if it ends the graph, otherwise the next ones that leave it usable."""
+    if cases[0].fault.destructive:
+        return [cases[0]]
+    return [case for case in cases if not case.fault.destructive][:RUNS_PER_GRAPH]
