@@ -8,11 +8,11 @@ from collections.abc import Mapping
 from typing import Protocol
 
 from nfpo_deploy.errors import NfpoError
+from nfpo_deploy.operator import keyboard as teleop
 from nfpo_deploy.policy.onnx_policy import OnnxPolicy
 from nfpo_deploy.ros import topics
 from nfpo_deploy.supervisor import Supervisor
 from nfpo_deploy.types import Mode
-from sim2real_checks.walk import teleop
 from sim2real_checks.walk.drive import Drive, StopRequestedError, WalkFailureError
 from sim2real_checks.walk.operator import Operator
 from sim2real_checks.walk.progress import Progress
@@ -96,8 +96,11 @@ def drive_by_hand(drive: Drive, ranges: Mapping[str, tuple[float, float]]) -> No
     operator.log = RunLog(modes=script_log.modes[-1:])
     if sys.stdin.isatty():
         drive.progress.done(f"your turn: {teleop.HELP}")
-        with teleop.raw_keyboard():
-            _obey_keyboard(drive, teleop.Teleop(ranges))
+        try:
+            with teleop.raw_keyboard():
+                _obey_keyboard(drive, teleop.Teleop(ranges))
+        except EOFError as error:
+            raise StopRequestedError from error
     drive.command = None
     drive.insist(topics.SET_MODE, "ready")
     drive.progress.done(

@@ -15,12 +15,12 @@ import pytest
 from rich.console import Console
 
 from nfpo_deploy.errors import NfpoError, PolicyError
+from nfpo_deploy.operator.keyboard import Teleop, split_keys
 from sim2real_checks.robot_sim.render import NO_RENDERER
 from sim2real_checks.walk import command, pictures
 from sim2real_checks.walk.graph_log import GraphLog
 from sim2real_checks.walk.progress import Progress
 from sim2real_checks.walk.script import FULL_SCRIPT, QUICK_SCRIPT, Segment, within
-from sim2real_checks.walk.teleop import Teleop, split_keys
 
 RANGES = {"vx": (-0.6, 1.0), "vy": (-0.4, 0.4), "wz": (-1.0, 1.0)}
 

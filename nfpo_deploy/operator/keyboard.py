@@ -1,5 +1,7 @@
 """Driving with the keyboard of a terminal."""
 
+# A terminal tells when a key goes down, never when it comes up; a held key is known by its auto-repeat alone.
+
 from __future__ import annotations
 
 import os
@@ -21,6 +23,14 @@ STEPS: dict[str, tuple[str, float]] = {
 """What each key adds to which axis, m/s or rad/s."""
 ARROWS = {"A": "w", "B": "s", "C": "d", "D": "a"}
 ESCAPE = "\x1b"
+FIRST_S = 0.75
+"""How long one press lasts: desktops wait up to 0.66 s (X11's default) before a held key repeats."""
+RELEASE_S = 0.25
+"""How long a repeat lasts: the slowest usual rate, 11 a second (Linux console), may miss one."""
+REPEAT_GAP_S = 0.12
+"""The same key again within this time is a repeat; nobody taps one faster than eight times a second."""
+ESCAPE_WAIT_S = 0.02
+"""An arrow's three bytes may arrive in two parts; an escape that nothing follows for this long was meant."""
 
 
 @dataclass
@@ -71,6 +81,34 @@ def split_keys(text: str) -> list[str]:
     return keys
 
 
+class HeldKeys:
+    """Deadman of a keyboard: the velocity of `teleop` lasts only while keys keep coming, whichever they are.
+
+    A key that is held counts once: the repeats keep the velocity and add nothing to it.
+    """
+
+    def __init__(self, teleop: Teleop) -> None:
+        self._teleop = teleop
+        self._last = ("", 0)
+        self._until_ns = 0
+
+    def press(self, key: str, now_ns: int) -> None:
+        """One key from the terminal, received at `now_ns` (CLOCK_MONOTONIC)."""
+        self.command(now_ns)
+        before, at_ns = self._last
+        repeated = key == before and now_ns - at_ns <= REPEAT_GAP_S * 1e9
+        self._last = (key, now_ns)
+        self._until_ns = now_ns + round((RELEASE_S if repeated else FIRST_S) * 1e9)
+        if not repeated:
+            self._teleop.press(key)
+
+    def command(self, now_ns: int) -> tuple[float, float, float]:
+        """Velocity vx, vy, wz now, m/s, m/s, rad/s; zero once no key has come for long enough."""
+        if now_ns >= self._until_ns:
+            self._teleop.velocity = dict.fromkeys(self._teleop.velocity, 0.0)
+        return self._teleop.command
+
+
 @contextmanager
 def raw_keyboard() -> Iterator[None]:
     """Deliver keys at once and without echo; Ctrl-C stays a signal. The terminal is as before afterwards."""
@@ -84,8 +122,25 @@ def raw_keyboard() -> Iterator[None]:
 
 
 def pressed_keys() -> list[str]:
-    """Keys that wait on standard input; never blocks."""
+    """Keys that wait on standard input; blocks for `ESCAPE_WAIT_S` at most.
+
+    Raises:
+        EOFError: the terminal is gone.
+    """
     if not select.select([sys.stdin], [], [], 0.0)[0]:
         return []
+    data = _read()
+    if data.endswith(b"\x1b") and select.select([sys.stdin], [], [], ESCAPE_WAIT_S)[0]:
+        data += _read()
+    return split_keys(data.decode(errors="ignore"))
+
+
+def _read() -> bytes:
     # The whole buffer at once: an arrow's three bytes must not be taken for the escape key.
-    return split_keys(os.read(sys.stdin.fileno(), 256).decode(errors="ignore"))
+    try:
+        data = os.read(sys.stdin.fileno(), 256)
+    except OSError as error:
+        raise EOFError(f"the terminal is gone: {error}") from error
+    if not data:
+        raise EOFError("the terminal is gone")
+    return data
