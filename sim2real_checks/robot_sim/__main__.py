@@ -79,6 +79,8 @@ class Arguments:
     """Ground-truth log, .npz or .csv."""
     record_hz: float = 200.0
     """Rows per second in the log."""
+    control: Path | None = None
+    """Socket that takes requests for faults while it runs: docs/robot_sim.md."""
     video: Path | None = None
     """Render an .mp4 of the run when it has ended."""
     picture: Path | None = None
@@ -117,7 +119,7 @@ def _config(arguments: Arguments, scratch: Path) -> SimConfig:
         record = scratch / "record.npz"
     direct = ("robot", "interface", "domain_id", "duration", "timestep", "initial_pose", "builtin_mode",
               "lowcmd_timeout", "command_latency", "sensor_latency", "seed", "foot_friction", "payload",
-              "motor_strength", "battery_soc", "record_hz")  # fmt: skip
+              "motor_strength", "battery_soc", "record_hz", "control")  # fmt: skip
     return SimConfig(
         **{name: getattr(arguments, name) for name in direct},
         noise=SensorNoise() if arguments.noise else SensorNoise.none(),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,6 +13,8 @@ LOW_STATE_HZ = 500.0
 """Rate of rt/lowstate on the robots, as Unitree's examples say."""
 MODE_NAMES = ("normal", "ai", "advanced")
 """Built-in controllers that can be active or selected; the robots' motion switcher knows these names."""
+MAX_SOCKET_PATH = 107
+"""Bytes; the kernel's limit for the name of a Unix socket (unix(7))."""
 RECORD_SUFFIXES = (".npz", ".csv")
 
 
@@ -97,6 +100,8 @@ class SimConfig:
     record: Path | None = None
     """Ground-truth log, .npz or .csv."""
     record_hz: float = 200.0
+    control: Path | None = None
+    """Unix datagram socket that takes requests for faults while the robot runs; None for none."""
 
     def __post_init__(self) -> None:
         _require(0 < self.timestep <= 0.001 and _divides(self.timestep, 1 / LOW_STATE_HZ),
@@ -128,6 +133,9 @@ class SimConfig:
         if self.record is not None:
             ok = self.record.suffix in RECORD_SUFFIXES
             _require(ok, "record", str(self.record), f"a file name that ends with one of {RECORD_SUFFIXES}")
+        if self.control is not None:
+            ok = 0 < len(os.fsencode(self.control)) <= MAX_SOCKET_PATH
+            _require(ok, "control", str(self.control), f"a path of at most {MAX_SOCKET_PATH} bytes, as for any socket")
 
 
 def _divides(step: float, period: float) -> bool:

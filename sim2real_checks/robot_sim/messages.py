@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from collections.abc import Sequence
 
 import numpy as np
 
 from nfpo_deploy.transport.codec import GO_LOW_STATE, GO_SPORT_MODE_STATE, GO_WIRELESS_CONTROLLER
 from robots.loader import RobotSpec
+from sim2real_checks.robot_sim.battery import CELLS, cell_voltage
 from sim2real_checks.robot_sim.config import SimConfig
 from sim2real_checks.robot_sim.motors import MotorBank
 from sim2real_checks.robot_sim.plant import Plant, Truth
@@ -16,10 +18,6 @@ from sim2real_checks.robot_sim.remote import Remote
 
 BOOT_TICK_MS = 1000
 """Tick when the simulation starts: a robot has been on for a while, and to some clients 0 means "no data"."""
-# Go2's battery: 8 lithium cells in series, 28.8 V nominal (Unitree's data sheet). The straight line from
-# empty to full is a rough stand-in for the discharge curve.
-_CELLS = 8
-_CELL_EMPTY, _CELL_FULL = 3.2, 4.2
 _IDLE_CURRENT = 1.5
 _BOARD_TEMPERATURE = 40
 
@@ -90,12 +88,12 @@ class LowStateBuilder:
         record["level_flag"] = 0xFF
         record["imu_state"]["temperature"] = _BOARD_TEMPERATURE
         record["motor_state"]["mode"][self._motor_index] = spec.motor_mode
-        cell = _CELL_EMPTY + (_CELL_FULL - _CELL_EMPTY) * config.battery_soc / 100
-        self._voltage = _CELLS * cell
+        cell = cell_voltage(config.battery_soc)
+        self._voltage = CELLS * cell
         record["power_v"] = self._voltage
         bms = record["bms_state"]
         bms["soc"] = config.battery_soc
-        bms["cell_vol"][:_CELLS] = round(cell * 1000)
+        bms["cell_vol"][:CELLS] = round(cell * 1000)
         bms["bq_ntc"] = bms["mcu_ntc"] = 30
         record["temperature_ntc1"] = record["temperature_ntc2"] = _BOARD_TEMPERATURE
 
@@ -147,7 +145,7 @@ def wireless_controller(remote: Remote) -> bytes:
     return GO_WIRELESS_CONTROLLER.encode(record)
 
 
-def roll_pitch_yaw(quat: np.ndarray) -> tuple[float, float, float]:
+def roll_pitch_yaw(quat: Sequence[float] | np.ndarray) -> tuple[float, float, float]:
     """Intrinsic z-y'-x'' angles (yaw, pitch, roll applied in this order) of a wxyz quaternion, rad."""
     w, x, y, z = (float(value) for value in quat)
     roll = math.atan2(2 * (w * x + y * z), 1 - 2 * (x * x + y * y))

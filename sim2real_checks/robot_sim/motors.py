@@ -17,6 +17,11 @@ HEATING = 60.0
 TIME_CONSTANT = 180.0
 
 
+def effective_gains(q: np.ndarray, dq: np.ndarray, kp: np.ndarray, kd: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Gains (N,) that act: a target that is Unitree's sentinel switches its term off."""
+    return np.where(np.abs(q) < _NO_POSITION, kp, 0.0), np.where(np.abs(dq) < _NO_VELOCITY, kd, 0.0)
+
+
 class MotorBank:
     """Holds the last command of every joint and turns it into torque at each physics step.
 
@@ -30,6 +35,10 @@ class MotorBank:
         self._servo_mode = spec.motor_mode
         self._slots = spec.motor_index
         self._strength = strength
+        self.factor = np.ones(n)
+        """Part of its torque that each motor makes; less than 1 is a weak one."""
+        self.runaway = np.zeros(n)
+        """N·m that each motor adds, whatever it is told and even while it is off."""
         self.q, self.dq, self.kp, self.kd, self.tau = (np.zeros(n) for _ in range(5))
         self._position_gain = np.zeros(n)
         self._velocity_gain = np.zeros(n)
@@ -57,8 +66,7 @@ class MotorBank:
         """Take targets rad, rad/s, gains N·m/rad, N·m·s/rad, feed-forward N·m; hold them until the next."""
         self.q, self.dq, self.kp, self.kd, self.tau = q, dq, kp, kd, tau
         self._enabled = np.broadcast_to(np.asarray(enabled, dtype=np.float64), q.shape)
-        self._position_gain = np.where(np.abs(q) < _NO_POSITION, kp, 0.0)
-        self._velocity_gain = np.where(np.abs(dq) < _NO_VELOCITY, kd, 0.0)
+        self._position_gain, self._velocity_gain = effective_gains(q, dq, kp, kd)
 
     def off(self) -> None:
         """Switch all motors off, as before the first command."""
@@ -66,10 +74,13 @@ class MotorBank:
         self.command(zero, zero, zero, zero, zero, enabled=False)
 
     def step(self, q: np.ndarray, dq: np.ndarray) -> np.ndarray:
-        """Torque for measured q, dq: tau + kp(q* - q) + kd(dq* - dq), clipped to the motor's limits."""
+        """Torque for measured q, dq: tau + kp(q* - q) + kd(dq* - dq), clipped to the motor's limits.
+
+        Faults of the motor come on top: what it adds by itself is clipped with the rest, what it loses is not.
+        """
         asked = self.tau + self._position_gain * (self.q - q) + self._velocity_gain * (self.dq - dq)
-        clipped = np.clip(asked * self._enabled, -self._limit, self._limit)
-        self.torque = clipped * self._strength
+        clipped = np.clip(asked * self._enabled + self.runaway, -self._limit, self._limit)
+        self.torque = clipped * self._strength * self.factor
         return self.torque
 
     def warm(self, duration: float) -> None:

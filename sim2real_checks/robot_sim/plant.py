@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import mujoco
@@ -15,6 +16,11 @@ SETTLE_S = 1.0
 _SETTLE_STIFFNESS = 60.0
 _SETTLE_DAMPING = 5.0
 _LOWERING_STEP = 0.002
+_LOCK_INERTIA = 1e6
+"""kg·m² of a blocked joint's rotor: 45 N·m turn it by 2e-5 rad in a second, and what holds it pushes the body."""
+# A hand that holds the trunk: stiff against its weight, level, without swinging (critically damped for 15 kg).
+_HAND_STIFFNESS, _HAND_DAMPING = 2000.0, 350.0
+_LEVEL_STIFFNESS, _LEVEL_DAMPING = 60.0, 8.0
 
 
 @dataclass(frozen=True)
@@ -53,6 +59,9 @@ class Plant:
         touches = [f"{foot.name.removesuffix('_foot')}_touch" for foot in spec.feet]
         self._touch = np.array([model.sensor(name).adr[0] for name in touches])
         self._foot_sites = np.array([model.site(foot.name).id for foot in spec.feet])
+        self._armature = model.dof_armature.copy()
+        self._locked: frozenset[int] = frozenset()
+        self._hand: np.ndarray | None = None
         self._add_payload(config.payload)
         self._settle(spec, config)
 
@@ -98,6 +107,8 @@ class Plant:
 
     def begin(self) -> None:
         """Compute everything that depends on the current position and velocity."""
+        if self._hand is not None:
+            self._carry(self._hand)
         mujoco.mj_step1(self.model, self.data)
 
     def finish(self, torque: np.ndarray) -> None:
@@ -108,6 +119,40 @@ class Plant:
     def push(self, vx: float, vy: float) -> None:
         """Add to the base's velocity, m/s in the world frame."""
         self.data.qvel[:2] += (vx, vy)
+
+    def drop(self, height: float) -> None:
+        """Put the robot `height` m higher; it falls from there."""
+        self.data.qpos[2] += height
+
+    def lock(self, joints: Iterable[int]) -> None:
+        """Block exactly these joints (indices in joint order) where they are; free those blocked before."""
+        locked = frozenset(joints)
+        for joint in locked - self._locked:
+            self.model.dof_armature[self._qvel[joint]] = _LOCK_INERTIA
+        for joint in self._locked - locked:
+            self.model.dof_armature[self._qvel[joint]] = self._armature[self._qvel[joint]]
+        for joint in locked ^ self._locked:
+            self.data.qvel[self._qvel[joint]] = 0.0
+        self._locked = locked
+
+    def lift(self, height: float | None) -> None:
+        """Hold the base `height` m above where it is now, level; None lets go."""
+        if height is None:
+            self._hand = None
+            self.data.xfrc_applied[self._base] = 0.0
+        else:
+            self._hand = self.data.qpos[:3] + (0.0, 0.0, height)
+
+    def _carry(self, hand: np.ndarray) -> None:
+        """Pull the base towards `hand` (3,) m and turn it level; forces in the world frame at its centre of mass."""
+        data = self.data
+        weight = -self.model.opt.gravity * self.model.body_subtreemass[self._base]
+        pull = np.clip(hand - data.qpos[:3], -0.2, 0.2)
+        data.xfrc_applied[self._base, :3] = weight + _HAND_STIFFNESS * pull - _HAND_DAMPING * data.qvel[:3]
+        rotation = data.xmat[self._base].reshape(3, 3)
+        # The rotation vector that turns the trunk's z axis upwards, for small angles.
+        lean = np.cross(rotation[:, 2], (0.0, 0.0, 1.0))
+        data.xfrc_applied[self._base, 3:] = _LEVEL_STIFFNESS * lean - _LEVEL_DAMPING * (rotation @ data.qvel[3:6])
 
     def _add_payload(self, mass: float) -> None:
         body_mass = self.model.body_mass[self._base]

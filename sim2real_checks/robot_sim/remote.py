@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
+from typing import Any
 
 # Bit order of the two button bytes, least significant first.
 BUTTONS = (
@@ -18,6 +19,8 @@ REMOTE_SIZE = 40
 class Remote:
     """State of the remote: sticks in -1..1 (ly, ry up positive), names of the pressed buttons.
 
+    Where it is not connected the robot reports zeros instead of a frame.
+
     Raises:
         ValueError: unknown button, or a stick beyond -1..1.
     """
@@ -27,6 +30,7 @@ class Remote:
     rx: float = 0.0
     ry: float = 0.0
     buttons: frozenset[str] = frozenset()
+    connected: bool = True
 
     def __post_init__(self) -> None:
         unknown = sorted(set(self.buttons) - set(BUTTONS))
@@ -44,6 +48,8 @@ class Remote:
     def to_bytes(self) -> bytes:
         """LowState's `wireless_remote`: buttons at 2..3, float32 lx 4, rx 8, ry 12, L2 16, ly 20."""
         frame = bytearray(REMOTE_SIZE)
+        if not self.connected:
+            return bytes(frame)
         # The remote's receiver starts each frame with 55 51.
         struct.pack_into("<2BH3f4xf", frame, 0, 0x55, 0x51, self.keys, self.lx, self.rx, self.ry, self.ly)
         return bytes(frame)
@@ -70,7 +76,7 @@ def parse_remote_event(text: str) -> RemoteEvent:
         time = float(time_text)
     except ValueError as error:
         raise ValueError(f"remote event {text!r}: expected a time (s) first, got {time_text!r}") from error
-    sticks: dict[str, float] = {}
+    sticks: dict[str, Any] = {}
     buttons: set[str] = set()
     for part in parts:
         name, equals, value = part.partition("=")

@@ -11,14 +11,14 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 
-import numpy as np
-
 from nfpo_deploy.errors import TransportError
-from nfpo_deploy.transport.codec import GO_LOW_CMD
-from nfpo_deploy.transport.dds import DdsParticipant, RawReader, RawWriter
+from nfpo_deploy.transport.dds import DdsParticipant, RawWriter
 from robots.loader import RobotSpec, load_robot
 from sim2real_checks.robot_sim.builtin import BuiltinController
 from sim2real_checks.robot_sim.config import LOW_STATE_HZ, SimConfig, SimConfigError
+from sim2real_checks.robot_sim.control import ControlServer
+from sim2real_checks.robot_sim.inbox import LowCmdInbox
+from sim2real_checks.robot_sim.injection import FaultBoard
 from sim2real_checks.robot_sim.messages import LowStateBuilder, SportStateBuilder, wireless_controller
 from sim2real_checks.robot_sim.motors import MotorBank
 from sim2real_checks.robot_sim.plant import Plant, Truth
@@ -91,9 +91,12 @@ class RobotSim:
         self._motors = MotorBank(self.spec, config.motor_strength)
         self.truth = self._plant.truth()
         self._builtin = BuiltinController(self.spec, self._motors, config.builtin_mode, self._plant.q)
-        self._lowcmd = LowCmdInbox(config)
+        self._lowcmd = LowCmdInbox(self.spec, config)
+        self._faults = FaultBoard(self.spec, config, self._motors, self._plant, self._lowcmd)
+        self._control: ControlServer | None = None
         self._events = _schedule(config)
         self._lowstate_ns = 0
+        self._hung = 0.0
         self._max_lag = 0.0
         self._slips = 0
 
@@ -129,11 +132,14 @@ class RobotSim:
     def run(self) -> SimSummary:
         """Be a robot. Returns the summary; the record, if asked for, is complete then."""
         self._refuse_second_robot()
-        participant = DdsParticipant(self.config.interface, self.config.domain_id)
-        recorder = self._open_recorder()
+        config = self.config
+        participant = DdsParticipant(config.interface, config.domain_id)
+        recorder = None
         try:
-            self._open_channels(participant)
-            config = self.config
+            if config.control is not None:
+                self._control = ControlServer(config.control, self._faults)
+            recorder = self._open_recorder()
+            self._open_channels(participant, recorder)
             log.info("%s on DDS domain %d, interface %s", config.robot, config.domain_id, config.interface)
             # A full collection over everything that was imported stops the robot for 30 ms, longer than clients of
             # LowState tolerate: leave it out of the collector's sight.
@@ -142,6 +148,9 @@ class RobotSim:
             self.ready.set()
             return self._loop(recorder)
         finally:
+            if self._control is not None:
+                self._control.close()
+            self._faults.close()
             participant.close()
             if recorder is not None:
                 recorder.close()
@@ -164,7 +173,7 @@ class RobotSim:
         finally:
             probe.close()
 
-    def _open_channels(self, participant: DdsParticipant) -> None:
+    def _open_channels(self, participant: DdsParticipant, recorder: Recorder | None) -> None:
         from unitree_sdk2py.idl.unitree_go.msg import dds_ as go
 
         plant, builtin = self._plant, self._builtin
@@ -176,7 +185,7 @@ class RobotSim:
         )
         self._sport_writer = participant.writer("rt/sportmodestate", go.SportModeState_)
         self._wireless_writer = participant.writer("rt/wirelesscontroller", go.WirelessController_)
-        self._lowcmd.open(participant)
+        self._lowcmd.open(participant, None if recorder is None else recorder.open_lowcmd_log(self.spec))
         self._servers = (
             motion_switcher_server(participant, builtin, plant),
             sport_server(participant, builtin, plant),
@@ -211,6 +220,8 @@ class RobotSim:
         origin = wall_start
         count = 0
         while not self._stop.is_set() and (last is None or count < last):
+            if self._control is not None and count % every["low_state"] == 0:
+                origin += self._take_faults(self._control)
             self._plant.begin()
             self._publish(count, every)
             if count % every["services"] == 0:
@@ -223,24 +234,41 @@ class RobotSim:
             count += 1
             if config.real_time:
                 origin = self._pace(origin, count * step)
-        wall = time.monotonic() - wall_start
+        wall = time.monotonic() - wall_start - self._hung
         self.truth = self._plant.truth()
         self.summary = self._summarise(count * step, wall, time.process_time() - cpu_start)
         return self.summary
 
+    def _take_faults(self, control: ControlServer) -> float:
+        """Let faults begin and end. Returns the s that the robot stood still, which the schedule must not count."""
+        self._faults.step()
+        control.poll()
+        if not self._faults.hanging:
+            return 0.0
+        begin = time.monotonic()
+        while self._faults.hanging and not self._stop.is_set():
+            # Its receiver goes on: what came last is obeyed when it wakes up, and the log has no hole.
+            self._lowcmd.listen(self._plant.time, self._builtin.active, self._plant)
+            control.poll()
+            time.sleep(self.config.timestep)
+        hung = time.monotonic() - begin
+        self._hung += hung
+        return hung
+
     def _publish(self, count: int, every: dict[str, int]) -> None:
+        remote = self._faults.remote or self.remote
         if count % every["low_state"] == 0:
-            sample = self._low_state.build(self.remote)
-            if sample is not None:
+            sample = None
+            for sample in self._faults.stream.process(self._low_state.build(remote), self._plant.time):
                 self._low_state_writers[0].write(sample)
                 self._lowstate_ns = time.monotonic_ns()
-                if count % every["slow"] == 0:
-                    self._low_state_writers[1].write(sample)
+            if sample is not None and count % every["slow"] == 0:
+                self._low_state_writers[1].write(sample)
             self.truth = self._plant.truth()
         if count % every["sport"] == 0:
             self._sport_writer.write(self._sport_state.build(self._plant.truth(), self._builtin.sport_mode))
         if count % every["wireless"] == 0:
-            self._wireless_writer.write(wireless_controller(self.remote))
+            self._wireless_writer.write(wireless_controller(remote))
 
     def _serve(self) -> None:
         for server in self._servers:
@@ -255,7 +283,8 @@ class RobotSim:
                 self.remote = action
             else:
                 self._plant.push(*action)
-        motor_cmd = self._lowcmd.poll(now, self._builtin.active)
+        self._lowcmd.listen(now, self._builtin.active, self._plant)
+        motor_cmd = self._lowcmd.due(now)
         if self._builtin.active:
             self._builtin.step(now)
         elif motor_cmd is not None:
@@ -270,6 +299,7 @@ class RobotSim:
             self._plant, self._motors, time.monotonic_ns(), lowstate_ns=self._lowstate_ns,
             lowcmd_ns=self._lowcmd.received_ns, lowcmd_count=self._lowcmd.count,
             lowcmd_crc_errors=self._lowcmd.crc_errors, builtin_active=self._builtin.active,
+            fault=min(255, self._faults.count),
         )  # fmt: skip
 
     def _pace(self, origin: float, sim_time: float) -> float:
@@ -291,67 +321,6 @@ class RobotSim:
             sim_time, wall, sim_time / wall, cpu / wall, self._max_lag, self._slips,
             inbox.count, inbox.crc_errors, inbox.malformed, inbox.ignored,
         )  # fmt: skip
-
-
-class LowCmdInbox:
-    """Receives LowCmds: checks them, counts the bad ones, delays the good ones by the command latency."""
-
-    def __init__(self, config: SimConfig) -> None:
-        self._reader: RawReader | None = None
-        self.count = self.crc_errors = self.malformed = self.ignored = 0
-        self.received_ns = 0
-        self._latency = config.command_latency
-        self._timeout = config.lowcmd_timeout
-        self._queue: deque[tuple[float, np.ndarray]] = deque()
-        self._last: float | None = None
-
-    def open(self, participant: DdsParticipant) -> None:
-        """Subscribe to rt/lowcmd; before that, nothing arrives."""
-        from unitree_sdk2py.idl.unitree_go.msg.dds_ import LowCmd_
-
-        self._reader = participant.reader("rt/lowcmd", LowCmd_)
-
-    def poll(self, now: float, ignore: bool) -> np.ndarray | None:
-        """`motor_cmd` of the newest LowCmd that is due, None if there is no new one.
-
-        While `ignore` is set, commands are counted and dropped: the built-in controller owns the motors.
-        """
-        for sample in self._reader.take() if self._reader is not None else ():
-            motor_cmd = self._check(sample)
-            if motor_cmd is None:
-                continue
-            if ignore:
-                if self.ignored == 0:
-                    log.warning("LowCmd ignored: a built-in controller is active; release it first")
-                self.ignored += 1
-                continue
-            self.count += 1
-            self.received_ns = time.monotonic_ns()
-            self._last = now
-            self._queue.append((now + self._latency, motor_cmd))
-        due = None
-        while self._queue and self._queue[0][0] <= now + 1e-9:
-            due = self._queue.popleft()[1]
-        return due
-
-    def timed_out(self, now: float) -> bool:
-        """Whether the stream stopped for longer than the configured timeout."""
-        return self._timeout is not None and self._last is not None and now - self._last > self._timeout
-
-    def _check(self, sample: bytes) -> np.ndarray | None:
-        try:
-            record = GO_LOW_CMD.decode(sample)
-        except TransportError:
-            self.malformed += 1
-            return None
-        if GO_LOW_CMD.crc(record) != record["crc"]:
-            self.crc_errors += 1
-            return None
-        motor_cmd = record["motor_cmd"]
-        if not all(np.isfinite(motor_cmd[name]).all() for name in ("q", "dq", "tau", "kp", "kd")):
-            self.malformed += 1
-            return None
-        return motor_cmd
 
 
 def _schedule(config: SimConfig) -> deque:

@@ -1,0 +1,106 @@
+"""Where LowCmds arrive: they are checked, counted, logged and, where the robot is late or deaf, held back or lost."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import deque
+
+import numpy as np
+
+from nfpo_deploy.errors import TransportError
+from nfpo_deploy.transport.codec import GO_LOW_CMD
+from nfpo_deploy.transport.dds import DdsParticipant, RawReader
+from robots.loader import RobotSpec
+from sim2real_checks.robot_sim.config import SimConfig
+from sim2real_checks.robot_sim.lowcmd_log import BAD_CRC, HEARD, IGNORED, LOST, MALFORMED, LowCmdLog
+from sim2real_checks.robot_sim.plant import Plant
+
+log = logging.getLogger("robot_sim")
+
+_NUMBERS = ("q", "dq", "tau", "kp", "kd")
+_MAX_QUEUE = 16384
+"""LowCmds under way, the newest ones: a robot that hangs until further notice must not fill the memory."""
+
+
+class LowCmdInbox:
+    """Receives LowCmds: checks them, counts the bad ones, delays the good ones by the command latency.
+
+    Attributes:
+        count: LowCmds obeyed or queued; crc_errors, malformed, ignored and lost count the others.
+        received_ns: CLOCK_MONOTONIC when the newest of `count` came.
+        delay: s added to the command latency.
+        loss: probability with which a good LowCmd is not heard.
+        random: decides it.
+    """
+
+    def __init__(self, spec: RobotSpec, config: SimConfig) -> None:
+        self._reader: RawReader | None = None
+        self._spec = spec
+        self.count = self.crc_errors = self.malformed = self.ignored = self.lost = 0
+        self.received_ns = 0
+        self.delay = 0.0
+        self.loss = 0.0
+        self.random = np.random.default_rng(0)
+        self._latency = config.command_latency
+        self._timeout = config.lowcmd_timeout
+        self._queue: deque[tuple[float, np.ndarray]] = deque(maxlen=_MAX_QUEUE)
+        self._last: float | None = None
+        self._log: LowCmdLog | None = None
+
+    def open(self, participant: DdsParticipant, lowcmd_log: LowCmdLog | None = None) -> None:
+        """Subscribe to rt/lowcmd; before that, nothing arrives. `lowcmd_log` gets every LowCmd that comes."""
+        from unitree_sdk2py.idl.unitree_go.msg.dds_ import LowCmd_
+
+        self._reader = participant.reader("rt/lowcmd", LowCmd_)
+        self._log = lowcmd_log
+
+    def listen(self, now: float, ignore: bool, plant: Plant) -> None:
+        """Receive what has come. While `ignore` is set, commands are dropped: a built-in controller owns the motors."""
+        if self._reader is None:
+            return
+        for sample, handle in self._reader.take_with_handles():
+            received_ns = time.monotonic_ns()
+            motor_cmd, fate = self._judge(sample, ignore)
+            if fate == HEARD and motor_cmd is not None:
+                self.count += 1
+                self.received_ns = received_ns
+                self._last = now
+                self._queue.append((now, motor_cmd))
+            if self._log is not None:
+                self._log.append(received_ns, self._reader, handle, fate, motor_cmd, plant)
+
+    def due(self, now: float) -> np.ndarray | None:
+        """`motor_cmd` of the newest LowCmd that is due, None if there is no new one."""
+        due = None
+        while self._queue and self._queue[0][0] + self._latency + self.delay <= now + 1e-9:
+            due = self._queue.popleft()[1]
+        return due
+
+    def timed_out(self, now: float) -> bool:
+        """Whether the stream stopped for longer than the configured timeout."""
+        return self._timeout is not None and self._last is not None and now - self._last > self._timeout
+
+    def _judge(self, sample: bytes, ignore: bool) -> tuple[np.ndarray | None, int]:
+        """Content of a LowCmd, None if it has none that can be read, and what becomes of it."""
+        try:
+            record = GO_LOW_CMD.decode(sample)
+        except TransportError:
+            self.malformed += 1
+            return None, MALFORMED
+        if GO_LOW_CMD.crc(record) != record["crc"]:
+            self.crc_errors += 1
+            return None, BAD_CRC
+        motor_cmd = record["motor_cmd"]
+        if not all(np.isfinite(motor_cmd[name]).all() for name in _NUMBERS):
+            self.malformed += 1
+            return None, MALFORMED
+        if self.loss and self.random.random() < self.loss:
+            self.lost += 1
+            return motor_cmd, LOST
+        if ignore:
+            if self.ignored == 0:
+                log.warning("LowCmd ignored: a built-in controller is active; release it first")
+            self.ignored += 1
+            return motor_cmd, IGNORED
+        return motor_cmd, HEARD
