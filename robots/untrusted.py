@@ -168,15 +168,17 @@ class _Loader(_Base):
 def _check_events(text: str | bytes) -> None:
     """Walk the document without building it; libyaml's own composer would overflow the stack on deep nesting."""
     depth = documents = 0
+    event: Any
     for event in yaml.parse(text, _Base):
+        line = f"line {event.start_mark.line + 1}"
         if isinstance(event, yaml.AliasEvent):
-            raise UntrustedError(f"alias *{event.anchor} at line {event.start_mark.line + 1}: write the value itself")
+            raise UntrustedError(f"alias *{event.anchor} at {line}: write the value itself")
         if getattr(event, "tag", None) is not None:
-            raise UntrustedError(f"tag {event.tag} at line {event.start_mark.line + 1}: only plain values are read")
+            raise UntrustedError(f"tag {event.tag} at {line}: only plain values are read")
         if isinstance(event, (yaml.SequenceStartEvent, yaml.MappingStartEvent)):
             depth += 1
             if depth > MAX_DEPTH:
-                raise UntrustedError(f"nested more than {MAX_DEPTH} deep at line {event.start_mark.line + 1}")
+                raise UntrustedError(f"nested more than {MAX_DEPTH} deep at {line}")
         elif isinstance(event, (yaml.SequenceEndEvent, yaml.MappingEndEvent)):
             depth -= 1
         documents += isinstance(event, yaml.DocumentStartEvent)

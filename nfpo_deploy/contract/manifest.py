@@ -17,8 +17,12 @@ from nfpo_deploy.errors import ObservationError, PolicyError
 from nfpo_deploy.observation.builder import TermConfig
 from nfpo_deploy.observation.terms import term_width
 from robots import RobotSpec
+from robots.untrusted import load_json
 
 SCHEMA = 1
+CONTROL_RATES_HZ = (1.0, 500.0)
+"""The bridge's own rate is the most that can reach a motor; slower than 1 Hz nothing balances."""
+GAIT_PERIODS_S = (0.05, 60.0)
 REQUIRED = (
     "joint_names",
     "joint_stiffness",
@@ -132,7 +136,7 @@ def parse_metadata(metadata: Mapping[str, str]) -> PolicyManifest:
     if len(set(names)) != n:
         raise PolicyError(f"joint_names repeats a joint: {names}")
     try:
-        ours = json.loads(metadata["nfpo"])
+        ours = load_json(metadata["nfpo"])
         if ours["schema"] != SCHEMA:
             raise PolicyError(f"metadata schema {ours['schema']!r} is not supported; this version reads {SCHEMA}")
         manifest = PolicyManifest(
@@ -144,16 +148,16 @@ def parse_metadata(metadata: Mapping[str, str]) -> PolicyManifest:
             action_scale=_numbers(metadata, "action_scale", n),
             action_clip=_positive(ours, "action_clip"),
             terms=_terms(metadata, ours),
-            control_rate_hz=_positive(ours, "control_rate_hz"),
+            control_rate_hz=_between(ours, "control_rate_hz", *CONTROL_RATES_HZ),
             command_ranges=_ranges(ours["command_ranges"]),
-            gait_period_s=None if ours["gait_period_s"] is None else _positive(ours, "gait_period_s"),
+            gait_period_s=None if ours["gait_period_s"] is None else _between(ours, "gait_period_s", *GAIT_PERIODS_S),
             observation_low=np.array(ours["observation_low"], dtype=np.float64),
             observation_high=np.array(ours["observation_high"], dtype=np.float64),
             robot_model_sha256=str(ours["robot_model_sha256"]),
             provenance=dict(ours["provenance"]),
         )
         _check_terms(manifest)
-    except (KeyError, TypeError, ValueError, ObservationError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError, ObservationError) as error:
         raise PolicyError(f"bad policy metadata: {type(error).__name__}: {error}") from error
     return manifest
 
@@ -193,6 +197,13 @@ def _positive(data: Mapping[str, Any], key: str) -> float:
     value = float(data[key])
     if not (np.isfinite(value) and value > 0):
         raise PolicyError(f"{key} must be finite and above zero, got {value}")
+    return value
+
+
+def _between(data: Mapping[str, Any], key: str, lower: float, upper: float) -> float:
+    value = _positive(data, key)
+    if not lower <= value <= upper:
+        raise PolicyError(f"{key} must be between {lower} and {upper}, got {value}")
     return value
 
 

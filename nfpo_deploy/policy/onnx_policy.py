@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from pathlib import Path
 
 import numpy as np
 import onnxruntime
 
 from nfpo_deploy.contract.manifest import PolicyManifest, parse_metadata
+from nfpo_deploy.contract.onnx_guard import MAX_FILE_BYTES, check_graph
 from nfpo_deploy.errors import PolicyError
 from robots import RobotSpec
+from robots.untrusted import UntrustedError, read_bounded
+
+PROBE_RUNS = 5
+"""Runs when a policy is opened; the fastest counts, because a busy computer can only make one look slower."""
 
 
 class OnnxPolicy:
@@ -26,14 +32,14 @@ class OnnxPolicy:
     def load(cls, path: str | Path, spec: RobotSpec) -> OnnxPolicy:
         """Open and validate a policy for a robot.
 
+        The file may come from anybody: it is checked byte for byte (`onnx_guard`) before ONNX Runtime sees it.
+
         Raises:
-            PolicyError: missing or corrupt file, missing metadata, or a mismatch with the robot; nothing is moved.
+            PolicyError: missing or corrupt file, one with operators or sizes that a policy never needs, missing
+                metadata, a mismatch with the robot, or too slow for its own rate; nothing is moved.
         """
         path = Path(path)
-        try:
-            raw = path.read_bytes()
-        except OSError as error:
-            raise PolicyError(f"cannot read policy {path}: {error.strerror or error}") from error
+        raw = _read(path)
         options = onnxruntime.SessionOptions()
         # One small network 50 times a second: a thread pool would only spin and steal from the 500 Hz loops.
         options.intra_op_num_threads = options.inter_op_num_threads = 1
@@ -43,8 +49,11 @@ class OnnxPolicy:
             session = onnxruntime.InferenceSession(raw, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # ONNX Runtime raises several private types
             raise PolicyError(f"{path} is not a valid ONNX policy: {error}") from error
-        manifest = parse_metadata(session.get_modelmeta().custom_metadata_map)
-        manifest.check_robot(spec)
+        try:
+            manifest = parse_metadata(session.get_modelmeta().custom_metadata_map)
+            manifest.check_robot(spec)
+        except PolicyError as error:
+            raise PolicyError(f"{path}: {error}") from error
         _check_tensors(session, manifest, path)
         policy = cls(session, manifest, path, hashlib.sha256(raw).hexdigest())
         policy._probe()
@@ -74,21 +83,51 @@ class OnnxPolicy:
         except Exception as error:  # ONNX Runtime raises several private types
             raise PolicyError(f"{self.path} cannot run on this input: {error}") from error
         if not np.all(np.isfinite(action)):
-            raise PolicyError(f"policy output is not finite: {action}")
+            raise PolicyError(f"{self.path}: policy output is not finite: {action}")
         return action
 
     def _probe(self) -> None:
-        """Run once in the middle of the training range: a policy that fails here must not reach a motor."""
-        middle = (self.manifest.observation_low + self.manifest.observation_high) / 2
-        self(middle.astype(np.float32))
+        """Run in the middle of the training range: a policy that fails or lags here must not reach a motor."""
+        middle = ((self.manifest.observation_low + self.manifest.observation_high) / 2).astype(np.float32)
+        fastest = float("inf")
+        for _ in range(PROBE_RUNS):
+            start = time.perf_counter()
+            self(middle)
+            fastest = min(fastest, time.perf_counter() - start)
+        period = 1.0 / self.manifest.control_rate_hz
+        if fastest > period:
+            raise PolicyError(
+                f"{self.path} takes {fastest * 1e3:.1f} ms for one action on this computer, its control period is "
+                f"{period * 1e3:.1f} ms"
+            )
+
+
+def _read(path: Path) -> bytes:
+    try:
+        raw = read_bounded(path, MAX_FILE_BYTES)
+    except OSError as error:
+        raise PolicyError(f"cannot read policy {path}: {error.strerror or error}") from error
+    except UntrustedError as error:
+        raise PolicyError(f"cannot read policy: {error}") from error
+    try:
+        check_graph(raw)
+    except PolicyError as error:
+        raise PolicyError(f"{path} is not a valid ONNX policy: {error}") from error
+    return raw
 
 
 def _check_tensors(session: onnxruntime.InferenceSession, manifest: PolicyManifest, path: Path) -> None:
     inputs = {i.name: i.shape for i in session.get_inputs()}
     outputs = {o.name: o.shape for o in session.get_outputs()}
+    types = {t.name: t.type for t in (*session.get_inputs(), *session.get_outputs())}
     n = len(manifest.joint_names)
     if set(inputs) != {"obs"} or "actions" not in outputs:
         raise PolicyError(f"{path}: expected input obs and output actions, got {sorted(inputs)} and {sorted(outputs)}")
+    for name in ("obs", "actions"):
+        if types[name] != "tensor(float)" or len((inputs | outputs)[name]) != 2:
+            raise PolicyError(
+                f"{path}: {name} is {types[name]} {(inputs | outputs)[name]}, expected tensor(float) [1, …]"
+            )
     if inputs["obs"][-1] != manifest.observation_size:
         raise PolicyError(
             f"{path}: input obs has width {inputs['obs'][-1]}, the metadata's terms make {manifest.observation_size}"

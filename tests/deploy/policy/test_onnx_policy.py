@@ -232,10 +232,21 @@ def test_a_graph_of_another_number_type_is_refused(tiny, save):
 
 
 def test_a_network_that_answers_with_nan_is_refused_when_it_is_opened(good, save, tiny):
+    # (bias − bias)/(bias − bias) with a bias of one: 0/0 from weights that are all finite.
+    nodes = good.graph.node
+    nodes.pop()
+    nodes.append(helper.make_node("Sub", ["mean", "mean"], ["zero"]))
+    nodes.append(helper.make_node("Div", ["zero", "zero"], ["actions"]))
+    with pytest.raises(PolicyError, match=r"policy\.onnx: policy output is not finite"):
+        OnnxPolicy.load(save(good), tiny.spec)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_weights_that_are_not_finite_are_named(good, save, tiny, value):
     next(i for i in good.graph.initializer if i.name == "bias").CopyFrom(
-        onnx.numpy_helper.from_array(np.full(tiny.n, np.nan, np.float32), "bias")
+        onnx.numpy_helper.from_array(np.full(tiny.n, value, np.float32), "bias")
     )
-    with pytest.raises(PolicyError, match="output is not finite"):
+    with pytest.raises(PolicyError, match="tensor 'bias' holds a number that is not finite"):
         OnnxPolicy.load(save(good), tiny.spec)
 
 
