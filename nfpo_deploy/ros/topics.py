@@ -13,6 +13,10 @@ TF = "/tf"
 VELOCITY_COMMAND = "/cmd_vel"
 DIAGNOSTICS = "/diagnostics"
 
+OPERATOR_INPUT = "/nfpo/operator/"
+"""Followed by a source's name: velocities that the operator node arbitrates."""
+OPERATOR_DRIVER = "/nfpo/operator/driver"
+
 ARM = "/nfpo/arm"
 ESTOP = "/nfpo/estop"
 RESET = "/nfpo/reset"
