@@ -66,7 +66,9 @@ class FactoryMode:
         except FileNotFoundError:
             return ""
         except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-            raise SafetyError(f"{self.path} is damaged ({error}); restore the controller with the robot's app") from error
+            raise SafetyError(
+                f"{self.path} is damaged ({error}); restore the controller with the robot's app"
+            ) from error
         if not isinstance(name, str) or not 0 < len(name) <= MAX_NAME:
             raise SafetyError(f"{self.path} is damaged: name {name!r}; restore the controller with the robot's app")
         return name

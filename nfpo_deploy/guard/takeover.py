@@ -54,7 +54,9 @@ class Takeover:
             raise SafetyError(f"guard rank must be one of {RANKS}, got {rank!r}")
         timeout = spec.safety.guard_timeout + rank * RANK_DELAY_S
         if not 0.0 < poll_period_s <= timeout / 2:
-            raise SafetyError(f"guard poll period must be above zero and at most {timeout / 2:g} s, got {poll_period_s}")
+            raise SafetyError(
+                f"guard poll period must be above zero and at most {timeout / 2:g} s, got {poll_period_s}"
+            )
         self._rank = rank
         self._empty_polls_allowed = math.floor(timeout / poll_period_s + 1e-9)
         self._ramp_s = spec.safety.damp_ramp

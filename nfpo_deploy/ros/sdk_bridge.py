@@ -52,7 +52,9 @@ class SdkBridge(LoopNode):
         Declaration("release_mode", True, "release the robot's built-in controller when activated"),
         Declaration("release_timeout_s", 15.0, "how long to try to release it, or to restore it, s", above_zero),
         Declaration("restore_mode", False, "start the controller that was released again, when the bridge ends"),
-        Declaration("listen_s", 1.0, "how long to listen for other programs' commands before the first own, s", above_zero),
+        Declaration(
+            "listen_s", 1.0, "how long to listen for other programs' commands before the first own, s", above_zero
+        ),
         Declaration("guards", 2, "guard processes without which the robot may not be armed", integer_between(1, 2)),
         Declaration("stop_damping_s", 3.0, "how long to damp before the loop ends, s", above_zero),
     )

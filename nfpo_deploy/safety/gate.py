@@ -98,7 +98,7 @@ class Gate:
         self._spec = spec
         self._safety = safety
         self._max_dt = 2.0 / rate_hz
-        self._state = StateInput(spec)
+        self._state = StateInput(spec, 1.0 / rate_hz)
         self._permit = PermitInput(spec)
         self._command = CommandInput(spec)
         self._lower = spec.position_lower + safety.joint_position_margin
@@ -191,12 +191,13 @@ class Gate:
         if gap < 0.0:
             problem = "clock went backwards"
         self._resume(now_ns, gap)
-        self._decide(now_ns, dt, problem or state_problem, permit_problem)
+        self._decide(now_ns, dt, problem or state_problem or self._state.lateness(), permit_problem)
         if self._activity is Activity.TRACKING:
             self._listen(now_ns, dt, command, command_ns)
         if self._activity is not Activity.PASSIVE:
             self._advance(now_ns, dt)
         if self._activity is Activity.PASSIVE:
+            self._state.settle()
             return self._passive_command(now_ns, usable=not state_problem)
         self.phase = _PHASES[self._activity]
         return self._bounded_command(now_ns, dt)

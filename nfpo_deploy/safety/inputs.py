@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from nfpo_deploy.safety.arrival import Arrival, ArrivalWatch
 from nfpo_deploy.safety.limits import all_finite, gains_allowed, tilt_angle
 from nfpo_deploy.types import JointCommand, Mode, RobotState, SafetyPermit
 from robots.loader import RobotSpec
@@ -35,12 +36,13 @@ def _vector_problem(name: str, value: object, n: int) -> str:
 class StateInput:
     """The newest valid robot state: `q`, `dq`, `tau_est` (N,), `tilt` rad. Zeros before the first one."""
 
-    def __init__(self, spec: RobotSpec):
+    def __init__(self, spec: RobotSpec, period_s: float = 0.002):
+        """Take states that come every `period_s`."""
         n = spec.num_joints
         self.q = np.zeros(n)
         self.dq = np.zeros(n)
         self.tau_est = np.zeros(n)
-        self.tilt = 0.0
+        self.tilt = self._seen_tilt = 0.0
         self.received = False
         """Whether a valid state was ever received."""
         self._n = n
@@ -48,8 +50,14 @@ class StateInput:
         self._max_dq = PLAUSIBLE_VELOCITY_FACTOR * spec.velocity_limit
         self._last: RobotState | None = None
         self._invalid = ""
+        self._mode_machines = spec.mode_machines
         self._tick: int | None = None
+        self._arrival = ArrivalWatch(period_s)
         self._fresh_ns = 0
+
+    def settle(self) -> None:
+        """Nothing moves: whatever lag the states have now is their normal one."""
+        self._arrival.settle()
 
     def update(self, now_ns: int, state: RobotState | None) -> str:
         """Take a state (the same one again is fine); returns the problem, empty when fresh and valid."""
@@ -66,18 +74,33 @@ class StateInput:
             return f"robot state {kind} for {(now_ns - self._fresh_ns) * 1e-6:.0f} ms"
         return ""
 
+    def lateness(self) -> str:
+        """Why the states come too late to act on, though each is new; empty while they do not."""
+        if self._arrival.lag_ns > self._timeout_ns:
+            return f"robot states arrive {self._arrival.lag_ns * 1e-6:.0f} ms late"
+        return ""
+
     def _take(self, now_ns: int, state: RobotState) -> str:
         problem = self._problem(state)
         if problem:
             return problem
         if state.received_ns > now_ns + FUTURE_TOLERANCE_NS:
             return f"robot state comes {(state.received_ns - now_ns) * 1e-6:.1f} ms from the future"
+        before, self._tick = self._tick, state.tick
+        arrival = self._arrival.judge(state.tick, state.received_ns)
+        if arrival is Arrival.OLD:
+            # A state that was overtaken tells nothing new, and what it tells is no longer true.
+            self._tick = before
+            return ""
+        self.tilt = self._seen_tilt
         np.copyto(self.q, state.q)
         np.copyto(self.dq, state.dq)
         np.copyto(self.tau_est, state.tau_est)
-        if state.tick != self._tick:
-            self._tick, self._fresh_ns = state.tick, state.received_ns
+        if arrival is not Arrival.SAME:
+            self._fresh_ns = state.received_ns
         self.received = True
+        if arrival is Arrival.RESTARTED:
+            return f"robot state: tick fell from {before} to {state.tick}; the robot restarted, or there are two"
         return ""
 
     def _problem(self, state: RobotState) -> str:
@@ -98,7 +121,10 @@ class StateInput:
             return "robot state: quat_wxyz is not a unit quaternion"
         if np.abs(state.q).max() > MAX_PLAUSIBLE_ANGLE or (np.abs(state.dq) > self._max_dq).any():
             return "robot state: joint angles or speeds are beyond anything that the robot can do"
-        self.tilt = tilt
+        if state.mode_machine not in self._mode_machines:
+            known = ", ".join(str(mode) for mode in self._mode_machines)
+            return f"robot state: mode_machine {state.mode_machine}, this robot has {known}; is it another variant?"
+        self._seen_tilt = tilt
         return ""
 
 

@@ -19,6 +19,7 @@ def test_pause_within_the_timeout_goes_on(rig, spec):
     rig.walk()
     # Everything else is fresh when the bridge comes back.
     rig.now += round(spec.safety.cycle_timeout * 1e9) - 2_000_000 - 2_000_000
+    rig.tick += round(spec.safety.cycle_timeout * 500) - 2
     rig.run(Mode.WALK, 0.1)
     assert rig.gate.phase is GatePhase.TRACKING and not rig.gate.tripped
 
