@@ -96,11 +96,11 @@ def _number(low: float, high: float, unit: str, default: Any = _WITHOUT) -> Para
     return Parameter(expects, read, default)
 
 
-def _integer(low: int, high: int, unit: str, default: Any = _WITHOUT) -> Parameter:
-    expects = f"a whole number in {low}..{high}{unit and ' ' + unit}"
+def _integer(low: int, high: int, unit: str, default: Any = _WITHOUT, step: int = 1) -> Parameter:
+    expects = f"a whole number in {low}..{high}{unit and ' ' + unit}{f', a multiple of {step}' if step > 1 else ''}"
 
     def read(value: Any, _: RobotSpec) -> int:
-        if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
+        if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high or value % step:
             raise FaultError(f"expected {expects}")
         return value
 
@@ -170,7 +170,9 @@ FAULTS: dict[str, FaultKind] = {
     ),
     "bad_crc": FaultKind("wire", "the content is right, the checksum is not"),
     "truncate": FaultKind(
-        "wire", "only the first bytes of each LowState are sent", {"bytes": _integer(4, 1179, "bytes", 600)}
+        "wire", "only the first bytes of each LowState are sent",
+        # DDS pads a sample to whole 32-bit words.
+        {"bytes": _integer(4, 1176, "bytes", 600, step=4)},
     ),
     "nan": FaultKind(
         "sensors", "a field is NaN, of one joint or of all; the checksum is right",

@@ -17,7 +17,7 @@ _SETTLE_STIFFNESS = 60.0
 _SETTLE_DAMPING = 5.0
 _LOWERING_STEP = 0.002
 _LOCK_INERTIA = 1e6
-"""kg·m² of a blocked joint's rotor: 45 N·m turn it by 2e-5 rad in a second, and what holds it pushes the body."""
+"""kg·m² of a blocked joint's rotor: what moves the leg moves the body instead, as with a jammed gear."""
 # A hand that holds the trunk: stiff against its weight, level, without swinging (critically damped for 15 kg).
 _HAND_STIFFNESS, _HAND_DAMPING = 2000.0, 350.0
 _LEVEL_STIFFNESS, _LEVEL_DAMPING = 60.0, 8.0
@@ -109,6 +109,8 @@ class Plant:
         """Compute everything that depends on the current position and velocity."""
         if self._hand is not None:
             self._carry(self._hand)
+        if self._locked:
+            self.data.qvel[[self._qvel[joint] for joint in self._locked]] = 0.0
         mujoco.mj_step1(self.model, self.data)
 
     def finish(self, torque: np.ndarray) -> None:
@@ -131,8 +133,6 @@ class Plant:
             self.model.dof_armature[self._qvel[joint]] = _LOCK_INERTIA
         for joint in self._locked - locked:
             self.model.dof_armature[self._qvel[joint]] = self._armature[self._qvel[joint]]
-        for joint in locked ^ self._locked:
-            self.data.qvel[self._qvel[joint]] = 0.0
         self._locked = locked
 
     def lift(self, height: float | None) -> None:

@@ -54,3 +54,27 @@ def wait_for(condition, timeout=10.0):
 @pytest.fixture(name="wait_for")
 def wait_for_fixture():
     return wait_for
+
+
+@pytest.fixture(scope="module")
+def faulty_sim(request, tmp_path_factory):
+    """A robot with a control socket, perfect sensors and no built-in controller, on the module's DOMAIN."""
+    from sim2real_checks.robot_sim.control import SimControl
+
+    path = tmp_path_factory.mktemp("sim") / "control"
+    sim = SimProcess("--domain-id", request.module.DOMAIN, "--control", path, "--no-noise", "--builtin-mode", "")
+    sim.control = SimControl(path, timeout=5.0)
+    sim.path = path
+    yield sim
+    sim.control.close()
+    assert sim.process.poll() is None, "the simulator lived through everything"
+    status, _ = sim.stop()
+    assert status == 0 and not path.exists()
+
+
+@pytest.fixture
+def control(faulty_sim):
+    """Its control socket; faults are cleared before and after each test."""
+    faulty_sim.control.clear()
+    yield faulty_sim.control
+    faulty_sim.control.clear()

@@ -1,0 +1,291 @@
+"""Every fault of LowState as an independent DDS reader sees it: from which tick on, to which tick, and how."""
+
+import time
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+
+pytest.importorskip("unitree_sdk2py")
+
+from unitree_sdk2py.idl.unitree_go.msg.dds_ import LowState_
+
+from nfpo_deploy.transport.codec import GO_LOW_STATE
+from nfpo_deploy.transport.dds import DdsParticipant
+from robots.loader import load_robot
+from sim2real_checks.robot_sim.remote import Remote
+
+DOMAIN = 31
+SPEC = load_robot("go2")
+JOINT = "RL_calf_joint"  # motor 11
+DURATION = 0.3
+PERIODS = 150  # of 2 ms in DURATION
+
+
+@dataclass
+class Seen:
+    """What the reader took: bytes and the time of sending (ns of the system clock), in order of arrival."""
+
+    samples: list
+    sent_ns: np.ndarray
+    begin: int
+    """Tick of the first LowState that was made under the fault."""
+
+    @property
+    def records(self):
+        return [GO_LOW_STATE.decode(sample) for sample in self.samples]
+
+    @property
+    def ticks(self):
+        return np.array([int(record["tick"]) for record in self.records])
+
+    def inside(self, ticks):
+        return (ticks >= self.begin) & (ticks < self.begin + 2 * PERIODS)
+
+
+def valid(record):
+    return bool(GO_LOW_STATE.crc(record) == record["crc"])
+
+
+@pytest.fixture(scope="module")
+def reader():
+    participant = DdsParticipant("lo", DOMAIN)
+    yield participant.reader("rt/lowstate", LowState_, depth=8192)
+    participant.close()
+
+
+@pytest.fixture
+def observe(control, reader, wait_for):
+    """Record LowStates from 0.1 s before a fault to 0.2 s after it."""
+
+    def observe(fault, duration=DURATION, **parameters):
+        wait_for(reader.take)
+        time.sleep(0.05)
+        reader.take()
+        time.sleep(0.1)
+        answer = control.request(fault, duration, **parameters)
+        time.sleep((duration or 0.01) + 0.2)
+        taken = reader._take(reader.entity._ref, reader.depth)
+        return Seen(
+            [data for data, _ in taken],
+            np.array([info.source_timestamp for _, info in taken]),
+            1000 + round(answer["sim_time"] * 1000),
+        )
+
+    return observe
+
+
+def assert_only_inside(seen, is_changed):
+    """Every LowState of the fault's time is changed, no other is, none is missing and all checksums are right."""
+    ticks = seen.ticks
+    assert set(np.diff(ticks)) == {2}
+    inside = seen.inside(ticks)
+    assert inside.sum() == PERIODS and not inside[0] and not inside[-1]
+    assert [is_changed(record) for record in seen.records] == inside.tolist()
+    assert all(valid(record) for record in seen.records)
+
+
+def test_lose(observe):
+    seen = observe("lose")
+    ticks = seen.ticks
+    assert not seen.inside(ticks).any()
+    assert sorted(np.diff(ticks))[-2:] == [2, 2 + 2 * PERIODS], "one hole, as long as the fault"
+
+
+def test_lose_some(observe):
+    lost = []
+    for seed in (1, 1, 2):
+        seen = observe("lose_some", p=0.5, seed=seed)
+        missing = np.setdiff1d(np.arange(seen.ticks[0], seen.ticks[-1], 2), seen.ticks)
+        assert seen.inside(missing).all() and 45 < len(missing) < 105
+        lost.append((missing - seen.begin).tolist())
+    assert lost[0] == lost[1] != lost[2]
+
+
+def test_delay(observe):
+    seen = observe("delay", seconds=0.1)
+    ticks = seen.ticks
+    assert set(np.diff(ticks)) == {2}, "late, in order, none lost"
+    lateness = seen.sent_ns / 1e9 - ticks / 1000
+    before = ticks < seen.begin
+    usual = np.median(lateness[before])
+    last_to_wait = seen.begin + 2 * PERIODS - 100
+    late = (ticks >= seen.begin) & (ticks < last_to_wait)
+    assert np.median(lateness[late]) - usual == pytest.approx(0.1, abs=0.01)
+    assert np.median(lateness[ticks > seen.begin + 2 * PERIODS + 20]) - usual == pytest.approx(0, abs=0.01)
+    burst = (ticks >= last_to_wait) & (ticks < seen.begin + 2 * PERIODS)
+    assert np.ptp(seen.sent_ns[burst]) < 0.02e9, "what was under way at the end came together"
+
+
+def test_reorder_swaps_pairs(observe):
+    seen = observe("reorder")
+    start = int(np.argmax(seen.ticks >= seen.begin))
+    pairs = seen.ticks[start : start + PERIODS].reshape(-1, 2) - seen.begin
+    expected = np.arange(0, 2 * PERIODS, 2).reshape(-1, 2)[:, ::-1]
+    assert pairs.tolist() == expected.tolist()
+    assert sorted(seen.ticks) == list(range(seen.ticks[0], seen.ticks[0] + 2 * len(seen.ticks), 2)), "none lost"
+
+
+def test_reorder_within_a_window(observe):
+    seen = observe("reorder", window=10, seed=4)
+    start = int(np.argmax(seen.ticks >= seen.begin))
+    groups = seen.ticks[start : start + PERIODS].reshape(-1, 10) - seen.begin
+    assert np.sort(groups).ravel().tolist() == list(range(0, 2 * PERIODS, 2))
+    assert all(sorted(group) != group.tolist() for group in groups)
+
+
+def test_freeze(observe):
+    seen = observe("freeze")
+    ticks = seen.ticks
+    frozen = ticks == seen.begin - 2
+    assert frozen.sum() == 1 + PERIODS, "sent once before the fault and then again and again"
+    assert len({seen.samples[i] for i in np.flatnonzero(frozen)}) == 1
+    assert set(np.diff(ticks)) == {0, 2, 2 + 2 * PERIODS}
+
+
+def test_duplicate(observe):
+    seen = observe("duplicate")
+    values, counts = np.unique(seen.ticks, return_counts=True)
+    assert np.array_equal(counts, 1 + seen.inside(values)) and seen.inside(values).sum() == PERIODS
+    assert len(set(seen.samples)) == len(values)
+
+
+def test_corrupt(observe):
+    seen = observe("corrupt", bits=2)
+    bad = np.array([not valid(record) for record in seen.records])
+    assert bad.sum() == PERIODS
+    start = int(np.argmax(bad))
+    assert bad[start : start + PERIODS].all() and seen.ticks[start - 1] == seen.begin - 2
+    assert {len(sample) for sample in seen.samples} == {GO_LOW_STATE.wire_size}
+
+
+def test_bad_crc(observe):
+    seen = observe("bad_crc")
+    assert set(np.diff(seen.ticks)) == {2}
+    assert [not valid(record) for record in seen.records] == seen.inside(seen.ticks).tolist()
+
+
+def test_truncate(observe):
+    seen = observe("truncate", bytes=300)
+    sizes = [len(sample) for sample in seen.samples]
+    start = sizes.index(300)
+    assert sizes[start : start + PERIODS] == [300] * PERIODS and sizes.count(300) == PERIODS
+    assert set(sizes) == {300, GO_LOW_STATE.wire_size}
+    assert int(GO_LOW_STATE.decode(seen.samples[start - 1])["tick"]) == seen.begin - 2
+
+
+@pytest.mark.parametrize(
+    ("field", "joint", "count"),
+    [("q", None, 12), ("dq", JOINT, 1), ("tau_est", None, 12), ("quaternion", None, 4), ("gyroscope", None, 3)],
+)
+def test_nan(observe, field, joint, count):
+    seen = observe("nan", field=field, **({"joint": joint} if joint else {}))
+    part = "imu_state" if field in ("quaternion", "gyroscope") else "motor_state"
+    assert_only_inside(seen, lambda record: int(np.isnan(record[part][field]).sum()) == count)
+
+
+def test_wrong_robot(observe):
+    def is_other(record):
+        slots = record["motor_state"][12:]
+        return record["power_v"] == 58 and bool((slots["mode"] != 0).all() and (slots["q"] != 0).all())
+
+    assert_only_inside(observe("wrong_robot"), is_other)
+
+
+def test_voltage(observe):
+    assert_only_inside(observe("voltage", volts=19.5), lambda record: record["power_v"] == 19.5)
+
+
+def test_spike_is_one_sample(observe):
+    seen = observe("spike", duration=None, joint=JOINT, offset=-2.0)
+    q = np.array([record["motor_state"]["q"][11] for record in seen.records])
+    off = np.abs(q - np.median(q)) > 1
+    assert seen.ticks[off].tolist() == [seen.begin]
+    assert (q[off] - np.median(q)).item() == pytest.approx(-2.0, abs=0.02)
+    assert all(valid(record) for record in seen.records)
+
+
+def test_clock_jump(observe):
+    seen = observe("clock_jump", n=5000)
+    jumps = {step: int((np.diff(seen.ticks) == step).sum()) for step in (5002, 2, -4998)}
+    assert jumps == {5002: 1, 2: len(seen.ticks) - 3, -4998: 1}
+    assert (seen.ticks > seen.begin + 4000).sum() == PERIODS
+    assert all(valid(record) for record in seen.records)
+
+
+def test_tilt_lie(observe):
+    def is_tilted(record):
+        w, x, _, _ = record["imu_state"]["quaternion"]
+        # The robot lies still: what is not the lie is less than 0.1 rad.
+        return abs(2 * np.arctan2(x, w) - 0.8) < 0.1 and abs(record["imu_state"]["rpy"][0] - 0.8) < 0.1
+
+    seen = observe("tilt_lie", angle=0.8)
+    assert_only_inside(seen, is_tilted)
+    assert np.ptp([record["imu_state"]["accelerometer"][2] for record in seen.records]) < 0.5, "gravity does not lie"
+
+
+def test_gyro_bias(observe):
+    seen = observe("gyro_bias", x=0.5, z=-0.25)
+    expected = np.array([0.5, 0, -0.25])
+    assert_only_inside(seen, lambda record: bool(np.abs(record["imu_state"]["gyroscope"] - expected).max() < 0.1))
+
+
+def test_heat(observe):
+    assert_only_inside(
+        observe("heat", joint=JOINT, temperature=95),
+        lambda record: record["motor_state"]["temperature"][:12].tolist() == [25] * 11 + [95],
+    )
+
+
+def test_battery(observe):
+    seen = observe("battery", soc=5)
+    assert_only_inside(seen, lambda record: record["bms_state"]["soc"] == 5 and abs(record["power_v"] - 26.0) < 0.01)
+    assert {int(record["bms_state"]["soc"]) for record in seen.records} == {5, 90}
+
+
+def test_remote(observe):
+    pressed = Remote(ly=-0.5, buttons=frozenset({"L2", "B"})).to_bytes()
+    seen = observe("remote", buttons=["L2", "B"], ly=-0.5)
+    assert_only_inside(seen, lambda record: record["wireless_remote"].tobytes() == pressed)
+
+
+def test_remote_without_connection(observe):
+    seen = observe("remote", connected=False)
+    assert_only_inside(seen, lambda record: not record["wireless_remote"].any())
+    assert seen.records[0]["wireless_remote"][:2].tolist() == [0x55, 0x51]
+
+
+def test_faults_last_until_they_are_cleared(observe, control, reader, wait_for):
+    observe("voltage", duration=None, volts=7.0)
+    answer = control.request("heat", joint=JOINT, temperature=60)
+    assert answer["active"] == ["voltage", "heat"]
+    time.sleep(0.5)
+    newest = GO_LOW_STATE.decode(wait_for(reader.take)[-1])
+    assert newest["power_v"] == 7.0 and newest["motor_state"]["temperature"][11] == 60
+    control.clear()
+    time.sleep(0.1)
+    newest = GO_LOW_STATE.decode(wait_for(reader.take)[-1])
+    assert newest["power_v"] > 25 and newest["motor_state"]["temperature"][11] < 30
+    assert control.request("lose", 0.05)["active"] == ["lose"]
+
+
+def test_applied_ns_is_when_the_first_changed_state_was_sent(observe, control, reader):
+    """The answer's moment against DDS's own time of sending, both turned into one clock."""
+    offsets = []
+    for _ in range(5):
+        reader.take()
+        applied_ns = control.send("voltage", 0.02, volts=7.0)
+        to_monotonic = time.monotonic_ns() - time.time_ns()
+        time.sleep(0.1)
+        taken = reader._take(reader.entity._ref, reader.depth)
+        first = next(info for data, info in taken if GO_LOW_STATE.decode(data)["power_v"] == 7.0)
+        offsets.append(first.source_timestamp + to_monotonic - applied_ns)
+    assert 0 <= np.median(offsets) < 2e6 and min(offsets) > -1e5
+
+
+def test_hang(observe):
+    seen = observe("hang", duration=0.4)
+    assert set(np.diff(seen.ticks)) == {2}, "its clock stood still too"
+    gaps = np.diff(seen.sent_ns) / 1e9
+    assert gaps.max() == pytest.approx(0.4, abs=0.05)
+    assert int(seen.ticks[np.argmax(gaps) + 1]) == seen.begin
