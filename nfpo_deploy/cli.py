@@ -56,6 +56,13 @@ COMMANDS = (
         "ros",
     ),
     Command(
+        "drive",
+        "nfpo_deploy.drive:drive_command",
+        "drive a running graph with the keyboard",
+        "nfpo drive",
+        "ros",
+    ),
+    Command(
         "sim",
         "sim2real_checks.robot_sim.__main__:main",
         "MuJoCo robot that speaks the Unitree protocol",
