@@ -164,5 +164,15 @@ def start_graph(tmp_path):
 
 
 @pytest.fixture
+def robot_domain() -> int:
+    return ROBOT_DOMAIN
+
+
+@pytest.fixture
+def ros_domain() -> int:
+    return ROS_DOMAIN
+
+
+@pytest.fixture
 def record(tmp_path) -> Path:
     return tmp_path / "truth.npz"
