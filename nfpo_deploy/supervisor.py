@@ -29,7 +29,7 @@ examples:
   nfpo launch go2_walk interface:=eth0           a real one behind eth0
   nfpo launch go2_walk sim:=true composed:=true  the four nodes in one process
 
-Ctrl-C stops everything: the robot is damped first.
+Ctrl-C stops everything: a healthy robot sits down first, any other is damped; Ctrl-C again damps at once.
 
 graphs: """
 
@@ -56,6 +56,7 @@ class Supervisor:
         self._children: dict[str, subprocess.Popen[str]] = {}
         self._readers: list[threading.Thread] = []
         self._stop_request = ""
+        self._hurry = False
 
     def start(self) -> None:
         """Start all processes. They end with this process, whatever ends it.
@@ -99,11 +100,18 @@ class Supervisor:
             time.sleep(POLL_S)
         return self.exit_status
 
-    def stop(self, reason: str, failed: bool = False) -> None:
-        """Stop every process, rank by rank, so that the robot is damped before those that watch it leave."""
+    def stop(self, reason: str, failed: bool = False, at_once: bool = False) -> None:
+        """Stop every process, rank by rank, so that the robot is down before those that watch it leave.
+
+        Args:
+            reason: why.
+            failed: whether the exit status shall say so.
+            at_once: damp the robot where it is, as `hurry` does; otherwise a healthy one sits down first.
+        """
         if self.reason:
             return
         self.reason, self.exit_status = reason, int(failed)
+        self._hurry = self._hurry or at_once
         self._output("launch", f"{'failure: ' if failed else ''}{reason}; stopping")
         started = [process for process in self.graph.processes if process.name in self._children]
         for rank in sorted({process.stop_rank for process in started}):
@@ -112,11 +120,22 @@ class Supervisor:
             reader.join(timeout=KILL_WAIT_S)
         self._output("launch", "all processes have ended")
 
+    def hurry(self) -> None:
+        """Do not wait until the robot sits: the bridge damps it at once. May be called from a signal handler."""
+        self._hurry = True
+        for process in self.graph.processes:
+            child = self._children.get(process.name)
+            if self.reason and process.stop_rank == 0 and child is not None and child.poll() is None:
+                child.send_signal(signal.SIGTERM)
+
     def _stop_rank(self, processes: list[Process]) -> None:
         for process in processes:
             child = self._children[process.name]
             if child.poll() is None:
                 child.send_signal(signal.SIGINT)
+                if self._hurry:
+                    # Another number, because two of the same may arrive as one.
+                    child.send_signal(signal.SIGTERM)
         # A child that was suspended would never see its signal.
         for process in processes:
             if self._children[process.name].poll() is None:
@@ -211,7 +230,12 @@ def launch_command(arguments: list[str]) -> int:
         return 0
     supervisor = Supervisor(build_graph(name, parse_arguments(name, words)))
 
+    signals: list[int] = []
+
     def stop(number: int, frame: FrameType | None) -> None:
+        signals.append(number)
+        if len(signals) > 1:
+            supervisor.hurry()
         supervisor.request_stop(f"received {signal.Signals(number).name}")
 
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):

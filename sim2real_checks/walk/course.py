@@ -63,11 +63,11 @@ def run_course(
         log.problems.append(str(error))
         progress.problem(str(error))
     if not supervisor.reason:
-        _end(drive, log)
+        _end(drive, log, supervisor)
     return log
 
 
-def _end(drive: Drive, log: RunLog) -> None:
+def _end(drive: Drive, log: RunLog, supervisor: Supervisor) -> None:
     """Sit down where that is possible; the bridge damps the robot in any case when its process is stopped."""
     try:
         drive.sit_down()
@@ -75,6 +75,7 @@ def _end(drive: Drive, log: RunLog) -> None:
     except StopRequestedError:
         log.interrupted = log.interrupted or not log.driven_by_hand
         drive.progress.done("stopping at once: the robot is damped")
+        supervisor.stop("asked to stop at once", at_once=True)
     except NfpoError as error:
         log.problems.append(str(error))
         drive.progress.problem(str(error))

@@ -5,7 +5,7 @@ import rclpy
 import yaml
 
 from nfpo_deploy.errors import GraphError, PolicyError
-from nfpo_deploy.graph import GO2_WALK, NODES, build_graph, parse_arguments, resolve_policy, show_arguments
+from nfpo_deploy.graph import GO2_WALK, GUARDS, NODES, build_graph, parse_arguments, resolve_policy, show_arguments
 from nfpo_deploy.ros.composed import NODES as NODE_TYPES
 from robots.loader import ROBOTS_DIR, RobotSpecError, load_robot
 
@@ -77,6 +77,16 @@ def test_simulated_graph_stays_on_this_host_and_stops_the_bridge_first():
     ranks = {process.name: process.stop_rank for process in graph.processes}
     assert ranks.pop("sdk_bridge") < min(ranks.values())
     assert ranks["robot_sim"] == max(ranks.values())
+    # What guards the robot stays until nothing commands it any more.
+    assert all(ranks[name] > max(ranks[node] for node in ranks if node in NODES) for name in GUARDS)
+
+
+def test_guards_are_two_for_the_same_robot_on_the_same_wire():
+    graph = build(composed="true", domain_id="7")
+    for rank, name in enumerate(GUARDS):
+        words = graph.process(name).arguments
+        options = dict(zip(words[::2], words[1::2], strict=True))
+        assert options == {"--robot": "go2", "--interface": "lo", "--domain-id": "7", "--rank": str(rank)}
 
 
 @pytest.mark.parametrize("composed", ["false", "true"])
@@ -95,13 +105,13 @@ def test_ros_reads_the_parameters_as_they_were_meant(composed):
 
 
 def test_policy_none_leaves_its_node_out():
-    assert {process.name for process in build().processes} == {"robot_sim", *NODES} - {"policy_inference"}
+    assert {process.name for process in build().processes} == {"robot_sim", *NODES, *GUARDS} - {"policy_inference"}
     assert build(composed="true").process("composed").arguments == ("--without", "policy_inference")
 
 
 def test_config_file_states_the_real_defaults():
     config = yaml.safe_load(CONFIG.read_text())
-    by_argument = {"robot", "autostart", "interface", "domain_id", "release_mode", "policy"}
+    by_argument = {"robot", "autostart", "interface", "domain_id", "release_mode", "restore_mode", "policy"}
     for node in NODE_TYPES:
         declared = {d.name: d.default for d in node.PARAMETERS if d.name not in by_argument}
         assert config.get(node.NAME, {"ros__parameters": {}})["ros__parameters"] == declared, node.NAME
