@@ -99,7 +99,7 @@ class HeldKeys:
         repeated = key == before and now_ns - at_ns <= REPEAT_GAP_S * 1e9
         self._last = (key, now_ns)
         self._until_ns = now_ns + round((RELEASE_S if repeated else FIRST_S) * 1e9)
-        if not repeated:
+        if not repeated or key == ESCAPE:
             self._teleop.press(key)
 
     def command(self, now_ns: int) -> tuple[float, float, float]:

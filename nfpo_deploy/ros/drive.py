@@ -12,8 +12,8 @@ from typing import Any
 
 import rclpy
 from geometry_msgs.msg import Twist
+from nav_msgs.msg import Odometry
 from nfpo_msgs.msg import SafetyPermit as SafetyPermitMsg
-from nfpo_msgs.msg import StateEstimate as StateEstimateMsg
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.signals import SignalHandlerOptions
 
@@ -62,7 +62,7 @@ class GraphSide:
         self._executor = SingleThreadedExecutor(context=self._context)
         self._executor.add_node(self._node)
         self._permits = PolledSubscription(self._node, SafetyPermitMsg, topics.PERMIT, SENSOR_QOS)
-        self._estimates = PolledSubscription(self._node, StateEstimateMsg, topics.STATE_ESTIMATE, SENSOR_QOS)
+        self._odometry = PolledSubscription(self._node, Odometry, topics.ODOMETRY, SENSOR_QOS)
         self._publisher = self._node.create_publisher(Twist, KEYBOARD, 1)
         self.requester = Requester(self._node)
         self._permit_ns = 0
@@ -112,8 +112,9 @@ class GraphSide:
             self.mode, self.reason, self._permit_ns = conversions.permit_from(permit).mode, permit.reason, now_ns
         elif now_ns - self._permit_ns > PERMIT_LOST_NS:
             self.mode, self.reason = None, "the watchdog is silent"
-        if (estimate := self._estimates.newest()) is not None:
-            self.velocity = (estimate.lin_vel_b[0], estimate.lin_vel_b[1], estimate.ang_vel_b[2])
+        if (odometry := self._odometry.newest()) is not None:
+            twist = odometry.twist.twist
+            self.velocity = (twist.linear.x, twist.linear.y, twist.angular.z)
 
     def say(self, velocity: tuple[float, float, float]) -> None:
         """Publish a velocity."""
