@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
@@ -23,7 +24,7 @@ from nfpo_deploy.errors import MessageError
 from nfpo_deploy.ros import conversions, topics
 from nfpo_deploy.ros.loop import NS
 from nfpo_deploy.ros.main import run_nodes
-from nfpo_deploy.ros.node_base import SENSOR_QOS, LoopNode, command_qos
+from nfpo_deploy.ros.node_base import SENSOR_QOS, LoopNode, PolledSubscription, command_qos
 from nfpo_deploy.ros.parameters import Declaration, above_zero
 from nfpo_deploy.safety.watchdog import Watchdog
 from nfpo_deploy.types import Mode
@@ -46,11 +47,14 @@ class SafetyWatchdog(LoopNode):
         settings, spec = self.settings, self.spec
         rates = [settings[name] for name in ("rate_hz", "control_rate_hz", "bridge_rate_hz")]
         self._watchdog = Watchdog(spec, *rates)
-        self._states = self.poll(RobotStateMsg, topics.ROBOT_STATE, SENSOR_QOS)
-        self._estimates = self.poll(StateEstimateMsg, topics.STATE_ESTIMATE, SENSOR_QOS)
-        self._commands = self.poll(JointCommandMsg, topics.JOINT_COMMAND, command_qos(spec.safety.command_timeout))
-        self._statuses = self.poll(BridgeStatusMsg, topics.BRIDGE_STATUS, SENSOR_QOS)
-        self._velocities = self.poll(Twist, topics.VELOCITY_COMMAND, SENSOR_QOS)
+        qos = command_qos(spec.safety.command_timeout)
+        self._intake: tuple[tuple[PolledSubscription, Callable[[Any, int], None]], ...] = (
+            (self.poll(RobotStateMsg, topics.ROBOT_STATE, SENSOR_QOS), self._take_state),
+            (self.poll(StateEstimateMsg, topics.STATE_ESTIMATE, SENSOR_QOS), self._take_estimate),
+            (self.poll(BridgeStatusMsg, topics.BRIDGE_STATUS, SENSOR_QOS), self._take_status),
+            (self.poll(JointCommandMsg, topics.JOINT_COMMAND, qos), self._take_command),
+            (self.poll(Twist, topics.VELOCITY_COMMAND, SENSOR_QOS), self._take_velocity),
+        )
         self._permits = self.publish_on(SafetyPermitMsg, topics.PERMIT, command_qos(spec.safety.permit_timeout))
         self._diagnostics = self.publish_on(DiagnosticArray, topics.DIAGNOSTICS, 1)
         self._message = SafetyPermitMsg()
@@ -112,22 +116,30 @@ class SafetyWatchdog(LoopNode):
     # What arrives.
 
     def _observe(self, now_ns: int) -> None:
-        watchdog, spec = self._watchdog, self.spec
-        try:
-            if (state := self._states.newest()) is not None:
-                watchdog.observe_state(conversions.robot_state_from(state, spec), now_ns)
-            if (estimate := self._estimates.newest()) is not None:
-                watchdog.observe_estimate(conversions.state_estimate_from(estimate, spec), now_ns)
-            if (status := self._statuses.newest()) is not None:
-                watchdog.observe_bridge_status(conversions.bridge_status_from(status), now_ns)
-            if (message := self._commands.newest()) is not None:
-                command = conversions.joint_command_from(message, spec)
-                watchdog.observe_command(command, now_ns, message.observation_ok, message.inference_ms)
-            if (velocity := self._velocities.newest()) is not None:
-                watchdog.observe_operator(conversions.velocity_from(velocity), now_ns)
-        except MessageError as error:
-            # Not observing it lets its stream go stale, which has its own consequences.
-            self.report_message_error(error)
+        for subscription, take in self._intake:
+            message = subscription.newest()
+            if message is not None:
+                try:
+                    take(message, now_ns)
+                except MessageError as error:
+                    # Not observing it lets its stream go stale, which has its own consequences.
+                    self.report_message_error(error)
+
+    def _take_state(self, message: RobotStateMsg, now_ns: int) -> None:
+        self._watchdog.observe_state(conversions.robot_state_from(message, self.spec), now_ns)
+
+    def _take_estimate(self, message: StateEstimateMsg, now_ns: int) -> None:
+        self._watchdog.observe_estimate(conversions.state_estimate_from(message, self.spec), now_ns)
+
+    def _take_status(self, message: BridgeStatusMsg, now_ns: int) -> None:
+        self._watchdog.observe_bridge_status(conversions.bridge_status_from(message), now_ns)
+
+    def _take_command(self, message: JointCommandMsg, now_ns: int) -> None:
+        command = conversions.joint_command_from(message, self.spec)
+        self._watchdog.observe_command(command, now_ns, message.observation_ok, message.inference_ms, message.output_ok)
+
+    def _take_velocity(self, message: Twist, now_ns: int) -> None:
+        self._watchdog.observe_operator(conversions.velocity_from(message), now_ns)
 
     # What operators ask for.
 

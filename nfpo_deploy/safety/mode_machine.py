@@ -23,6 +23,18 @@ REQUESTS: dict[Mode, frozenset[Mode]] = {
     Mode.FAULT: frozenset(),
 }
 ACTIVE = frozenset({Mode.STAND, Mode.READY, Mode.WALK, Mode.SIT})
+_PASSIVE = frozenset({GatePhase.ZERO_TORQUE, GatePhase.DAMPING})
+# What an obedient bridge may be doing in each mode, but for the time that permit and report take.
+PHASES: dict[Mode, frozenset[GatePhase]] = {
+    Mode.DAMP: _PASSIVE,
+    # What is still stiff fades out before a stand-up, and the pose is held until READY is permitted.
+    Mode.STAND: _PASSIVE | {GatePhase.RAMPING, GatePhase.HOLDING},
+    Mode.READY: frozenset({GatePhase.RAMPING, GatePhase.HOLDING}),
+    # WALK is granted only to a bridge that holds its pose, and from there it follows at once.
+    Mode.WALK: frozenset({GatePhase.TRACKING}),
+    Mode.SIT: frozenset({GatePhase.RAMPING, GatePhase.HOLDING}),
+    Mode.FAULT: _PASSIVE,
+}
 
 
 class ModeMachine:
@@ -95,6 +107,8 @@ class ModeMachine:
 
     def report(self, status: BridgeStatus) -> None:
         """Progress of the bridge: STAND reached → READY, SIT reached → DAMP, a wanted SIT after settling."""
+        if status.stopping and not status.tripped:
+            self._follow_down(status.permit_mode)
         if status.tripped or status.permit_mode is not self.mode:
             return  # it speaks about an earlier permit
         if self.mode is Mode.STAND and status.stand_reached:
@@ -105,6 +119,16 @@ class ModeMachine:
             self._settled = status.phase is GatePhase.HOLDING
             if self._settled and self._sit_wanted:
                 self._enter(Mode.SIT, self._sit_wanted)
+
+    def _follow_down(self, granted: Mode) -> None:
+        """A bridge that was asked to end grants itself the way down; opposing it would only make the robot fall."""
+        reason = "the bridge is ending"
+        if granted is Mode.READY and self.mode is Mode.WALK:
+            self._enter(Mode.READY, reason)
+        elif (granted is Mode.SIT and self.mode in ACTIVE - {Mode.SIT}) or (
+            granted is Mode.DAMP and self.mode in ACTIVE
+        ):
+            self._enter(granted, reason)
 
     def stop_and_stand(self, reason: str) -> None:
         """Controlled end of walking: hold the pose. Nothing to do in any other mode."""
@@ -161,6 +185,14 @@ class ModeMachine:
             return f"{wanted.name} refused in {self._described()}"
         allowed = ", ".join(sorted(mode.name for mode in REQUESTS[self.mode]))
         return f"{wanted.name} cannot follow {self.mode.name}; possible now: {allowed}"
+
+
+def contradiction(mode: Mode, status: BridgeStatus) -> str:
+    """How a bridge that neither tripped nor ends contradicts the permitted mode, in words; empty when it obeys."""
+    if status.tripped or status.stopping or (status.permit_mode is mode and status.phase in PHASES[mode]):
+        return ""
+    why = f" ({status.reason})" if status.reason else ""
+    return f"{status.phase.name} under a permit of {status.permit_mode.name}{why} while {mode.name} is granted"
 
 
 def _missing(what: str, missing: Sequence[str]) -> str:

@@ -7,13 +7,15 @@ from collections import deque
 
 import numpy as np
 
+from nfpo_deploy.command.remote import decode_remote
 from nfpo_deploy.safety.limits import tilt_angle
+from nfpo_deploy.state.kinematics import LegKinematics
 from nfpo_deploy.types import BridgeStatus, JointCommand, RobotState, StateEstimate, VelocityCommand
 from robots.loader import RobotSpec
 
 RATE_WINDOW_NS = 1_000_000_000
 # Time between two observations that counts as continuous; a longer gap is the age monitors' business.
-MAX_STEP = 0.1
+MAX_STEP_NS = 100_000_000
 
 
 class Stream:
@@ -23,17 +25,27 @@ class Stream:
         self.count: int | None = None
         self._fresh_ns = 0
         self._marks: deque[tuple[int, int]] = deque(maxlen=256)
+        # (end, length) ns of gaps, each longer than all that follow: the first is the longest.
+        self._gaps: deque[tuple[int, int]] = deque()
 
     def observe(self, now_ns: int, count: int) -> None:
         """A message with this counter arrived; the same counter again is a repetition and refreshes nothing."""
         if count == self.count:
             return
-        if self.count is not None and count < self.count:
-            self._marks.clear()  # the sender restarted
+        if self.count is not None:
+            if count < self.count:
+                self._marks.clear()  # the sender restarted
+            gap = now_ns - self._fresh_ns
+            while self._gaps and self._gaps[-1][1] <= gap:
+                self._gaps.pop()
+            self._gaps.append((now_ns, gap))
         self.count, self._fresh_ns = count, now_ns
         self._marks.append((now_ns, count))
-        while self._marks[0][0] < now_ns - RATE_WINDOW_NS:
+        start_ns = now_ns - RATE_WINDOW_NS
+        while self._marks[0][0] < start_ns:
             self._marks.popleft()
+        while self._gaps and self._gaps[0][0] < start_ns:
+            self._gaps.popleft()
 
     def age(self, now_ns: int) -> float:
         """Seconds since the last new message; inf when there was none."""
@@ -48,8 +60,7 @@ class Stream:
 
     def longest_gap(self) -> float:
         """Longest time between two new messages within the last second, s: the stream's jitter as it matters here."""
-        times = [mark[0] for mark in self._marks]
-        return max((b - a for a, b in zip(times, times[1:], strict=False)), default=0) * 1e-9
+        return self._gaps[0][1] * 1e-9 if self._gaps else 0.0
 
 
 class Increments:
@@ -71,17 +82,29 @@ class Increments:
 
 
 class Lasting:
-    """For how many seconds a condition has held without a break, one for each element."""
+    """For how many seconds a condition has been seen to hold without a break, one for each element.
+
+    It counts from the first observation that shows the condition, so it never claims more than was seen. An
+    element that does not hold is -1.
+    """
 
     def __init__(self, n: int):
-        self.seconds = np.zeros(n)
+        self.seconds = np.full(n, -1.0)
+        # Whole nanoseconds: sums of seconds would pass a threshold a tick early or late.
+        self._held_ns = np.full(n, -1, dtype=np.int64)
         self._last_ns: int | None = None
 
     def observe(self, now_ns: int, condition: np.ndarray) -> None:
         """The condition, (n,) bool, as of now."""
-        dt = 0.0 if self._last_ns is None else min(max((now_ns - self._last_ns) * 1e-9, 0.0), MAX_STEP)
+        dt_ns = 0 if self._last_ns is None else min(max(now_ns - self._last_ns, 0), MAX_STEP_NS)
         self._last_ns = now_ns
-        self.seconds = np.where(condition, self.seconds + dt, 0.0)
+        if not condition.any():
+            self._held_ns[:] = -1
+            self.seconds[:] = -1.0
+            return
+        held = np.where(self._held_ns >= 0, self._held_ns + dt_ns, 0)
+        self._held_ns = np.where(condition, held, -1)
+        self.seconds = np.where(condition, held * 1e-9, -1.0)
 
 
 class Observations:
@@ -94,26 +117,40 @@ class Observations:
         self._upper = spec.position_upper + safety.joint_position_margin
         self._speed = safety.joint_velocity * spec.velocity_limit
         self._torque = safety.torque_fraction * spec.torque_limit
+        self._min_height = safety.height
+        self._legs = LegKinematics(spec)
+        self._foot_radius = spec.leg_geometry.foot_radius
+        self._still = np.zeros(n)
         self.state: RobotState | None = None
         self.state_problem = ""
+        self.remote_held = False
+        """Whether the newest state showed the remote's emergency-stop buttons."""
+        self.remote_pressed = False
+        """Whether any state since `forget_presses` did."""
         self.estimate: StateEstimate | None = None
         self.estimate_problem = ""
         self.command: JointCommand | None = None
         self.command_problem = ""
         self.observation_bad_since: int | None = None
+        self.output_bad_since: int | None = None
         self.inference_ms = 0.0
         self.status: BridgeStatus | None = None
         self.operator: VelocityCommand | None = None
         self.tilt = 0.0
+        self.height = 0.0
+        """m, trunk (origin of base_link) above its lowest foot."""
         self.state_stream, self.estimate_stream = Stream(), Stream()
         self.command_stream, self.status_stream, self.operator_stream = Stream(), Stream(), Stream()
         self.lowstate_stream = Stream()
         self.tick_stream = Stream()
-        self.overruns, self.wire_errors = Increments(), Increments()
+        self.overruns, self.wire_errors, self.foreign_lowcmd = Increments(), Increments(), Increments()
         self.over_position, self.over_speed, self.over_torque = Lasting(n), Lasting(n), Lasting(n)
+        self.too_low = Lasting(1)
 
     def take_state(self, state: RobotState, now_ns: int) -> None:
         """Newest robot state."""
+        # Before anything else: a press counts whatever the rest of the state holds.
+        self._take_remote(state.wireless_remote)
         sizes = {"q": self._n, "dq": self._n, "tau_est": self._n, "temperature": self._n}
         sizes |= {"quat_wxyz": 4, "gyro_b": 3, "accel_b": 3}
         self.state_problem = _problem(state, sizes)
@@ -125,9 +162,28 @@ class Observations:
             return
         self.state, self.tilt = state, tilt
         self.state_stream.observe(now_ns, state.tick)
+        self.height = self._height(state)
+        self.too_low.observe(now_ns, np.array([self.height < self._min_height]))
         self.over_position.observe(now_ns, (state.q < self._lower) | (state.q > self._upper))
         self.over_speed.observe(now_ns, np.abs(state.dq) > self._speed)
         self.over_torque.observe(now_ns, np.abs(state.tau_est) >= self._torque)
+
+    def _take_remote(self, frame: bytes) -> None:
+        remote = decode_remote(frame)
+        self.remote_held = remote is not None and remote.estop
+        self.remote_pressed |= self.remote_held
+
+    def forget_presses(self) -> None:
+        """The presses of the remote until now have had their effect."""
+        self.remote_pressed = False
+
+    def _height(self, state: RobotState) -> float:
+        """Trunk above the ground that its lowest foot would stand on, along gravity: any pose, upside down as well."""
+        w, x, y, z = state.quat_wxyz.tolist()
+        # Third row of the rotation matrix: the world's vertical, seen from base_link.
+        up = np.array([2.0 * (x * z - w * y), 2.0 * (y * z + w * x), w * w - x * x - y * y + z * z])
+        feet = self._legs.forward(state.q, self._still).position
+        return self._foot_radius - float((feet @ up).min()) / (w * w + x * x + y * y + z * z)
 
     def take_estimate(self, estimate: StateEstimate, now_ns: int) -> None:
         """Newest state estimate."""
@@ -138,17 +194,17 @@ class Observations:
             self.estimate = estimate
             self.estimate_stream.observe(now_ns, estimate.tick)
 
-    def take_command(self, command: JointCommand, now_ns: int, observation_ok: bool, inference_ms: float) -> None:
-        """Newest joint command, with what the policy says of its own observation."""
+    def take_command(
+        self, command: JointCommand, now_ns: int, observation_ok: bool, inference_ms: float, output_ok: bool
+    ) -> None:
+        """Newest joint command, with what the policy says of its own observation and action."""
         sizes = dict.fromkeys(("q", "dq", "stiffness", "damping", "tau"), self._n)
         self.command_problem = _problem(command, sizes)
         if not self.command_problem:
             self.command, self.inference_ms = command, inference_ms
             self.command_stream.observe(now_ns, command.seq)
-        if observation_ok:
-            self.observation_bad_since = None
-        elif self.observation_bad_since is None:
-            self.observation_bad_since = now_ns
+        self.observation_bad_since = _bad_since(self.observation_bad_since, observation_ok, now_ns)
+        self.output_bad_since = _bad_since(self.output_bad_since, output_ok, now_ns)
 
     def take_status(self, status: BridgeStatus, now_ns: int) -> None:
         """Newest report of the bridge."""
@@ -158,12 +214,21 @@ class Observations:
         self.lowstate_stream.observe(now_ns, status.lowstate_count)
         self.overruns.observe(now_ns, status.loop_overruns)
         self.wire_errors.observe(now_ns, status.lowstate_crc_errors + status.lowstate_lost)
+        self.foreign_lowcmd.observe(now_ns, status.foreign_lowcmd)
 
-    def take_operator(self, command: VelocityCommand, now_ns: int) -> None:
-        """Newest velocity command; one that is not finite is no sign of an operator."""
-        if math.isfinite(command.vx) and math.isfinite(command.vy) and math.isfinite(command.wz):
+    def take_operator(self, command: VelocityCommand, now_ns: int) -> bool:
+        """Newest velocity command; one that is not finite is no sign of an operator. Returns whether it was."""
+        alive = math.isfinite(command.vx) and math.isfinite(command.vy) and math.isfinite(command.wz)
+        if alive:
             self.operator = command
             self.operator_stream.observe(now_ns, (self.operator_stream.count or 0) + 1)
+        return alive
+
+
+def _bad_since(before: int | None, ok: bool, now_ns: int) -> int | None:
+    if ok:
+        return None
+    return now_ns if before is None else before
 
 
 def _problem(message: object, sizes: dict[str, int]) -> str:

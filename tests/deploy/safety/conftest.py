@@ -1,4 +1,4 @@
-"""A gate on a simulated clock, with a robot whose joints go where they are told."""
+"""A gate on a simulated clock, with a robot whose joints go where they are told; a watchdog with healthy streams."""
 
 from __future__ import annotations
 
@@ -9,10 +9,26 @@ import numpy as np
 import pytest
 
 from nfpo_deploy.safety.gate import Gate
-from nfpo_deploy.types import JointCommand, Mode, MotorCommand, RobotState, SafetyPermit
+from nfpo_deploy.safety.watchdog import Watchdog
+from nfpo_deploy.types import (
+    BridgeStatus,
+    GatePhase,
+    JointCommand,
+    Mode,
+    MotorCommand,
+    RobotState,
+    SafetyPermit,
+    StateEstimate,
+    VelocityCommand,
+)
 from robots.loader import load_robot
 
 PERIOD_NS = 2_000_000
+TICK_NS = 10_000_000
+HEALTHY_PHASES = {
+    Mode.DAMP: GatePhase.DAMPING, Mode.STAND: GatePhase.RAMPING, Mode.READY: GatePhase.HOLDING,
+    Mode.WALK: GatePhase.TRACKING, Mode.SIT: GatePhase.RAMPING, Mode.FAULT: GatePhase.DAMPING,
+}  # fmt: skip
 
 
 class GateRig:
@@ -81,6 +97,112 @@ class GateRig:
     def walk(self, **command_changes) -> None:
         self.stand()
         self.run(Mode.WALK, 0.5, **command_changes)
+
+
+class WatchdogRig:
+    """A watchdog at 100 Hz with healthy streams, whose messages a test may change or withhold."""
+
+    def __init__(self, spec):
+        self.spec, self.n = spec, spec.num_joints
+        self.watchdog = Watchdog(spec)
+        self.now, self.k = 7_000_000_000, 0
+        self.state, self.estimate, self.command, self.status = {}, {}, {}, {}
+        self.policy_says = {"observation_ok": True, "output_ok": True, "inference_ms": 1.0}
+        self.velocity = VelocityCommand(0.5, 0.0, 0.0)
+        self.silent: set[str] = set()
+        self.permit: SafetyPermit | None = None
+        self.lowstates_per_tick = 5
+        self.command_every = 2
+        self.lowstate_count = self.seq = 0
+
+    def tick(self) -> SafetyPermit:
+        self.now += TICK_NS
+        self.k += 1
+        self.lowstate_count += self.lowstates_per_tick
+        for stream in ("state", "estimate", "command", "operator", "status"):
+            if stream not in self.silent:
+                getattr(self, f"_send_{stream}")()
+        self.permit = self.watchdog.tick(self.now)
+        return self.permit
+
+    def make_state(self, **changes) -> RobotState:
+        n = self.n
+        state = RobotState(
+            5 * self.k, self.now, np.array([1.0, 0.0, 0.0, 0.0]), np.zeros(3), np.array([0, 0, 9.81]),
+            self.spec.default_pose.copy(), np.zeros(n), np.zeros(n), np.full(n, 40.0), np.zeros(4), 80.0, 28.0,
+            bytes(40),
+        )  # fmt: skip
+        return replace(state, **changes)
+
+    def _send_state(self):
+        self.watchdog.observe_state(self.make_state(**self.state), self.now)
+
+    def _send_estimate(self):
+        estimate = StateEstimate(
+            5 * self.k, self.now, np.array([1.0, 0.0, 0.0, 0.0]), np.zeros(3), np.zeros(3), np.full(3, 0.05),
+            np.zeros(3), np.ones(4), self.spec.default_pose.copy(), np.zeros(self.n),
+        )  # fmt: skip
+        self.watchdog.observe_estimate(replace(estimate, **self.estimate), self.now)
+
+    def _send_command(self):
+        if self.k % self.command_every:
+            return
+        n = self.n
+        self.seq += 1
+        command = JointCommand(
+            self.seq, 5 * self.k, self.now, self.spec.default_pose.copy(), np.zeros(n), np.full(n, 25.0),
+            np.full(n, 0.6), np.zeros(n),
+        )  # fmt: skip
+        self.watchdog.observe_command(replace(command, **self.command), self.now, **self.policy_says)
+
+    def _send_operator(self):
+        self.watchdog.observe_operator(self.velocity, self.now)
+
+    def _send_status(self):
+        mode = self.permit.mode if self.permit else Mode.DAMP
+        status = BridgeStatus(
+            HEALTHY_PHASES[mode], mode, "", False, mode in (Mode.READY, Mode.WALK), False, 0.0, 0.0, 0.0,
+            lowstate_count=self.lowstate_count, loop_rate=500.0, loop_jitter_p99_ms=0.3, guards_expected=2,
+            guards_alive=2,
+        )  # fmt: skip
+        self.watchdog.observe_bridge_status(replace(status, **self.status), self.now)
+
+    def ticks(self, count: int) -> SafetyPermit | None:
+        for _ in range(count):
+            self.tick()
+        return self.permit
+
+    def run(self, seconds: float) -> SafetyPermit | None:
+        return self.ticks(round(seconds * 1e9 / TICK_NS))
+
+    def to(self, mode: Mode) -> WatchdogRig:
+        """There by the operator's own way; FAULT by an emergency stop."""
+        self.run(0.2)
+        if mode is Mode.FAULT:
+            self.watchdog.estop(self.now)
+            self.run(0.1)
+        if mode not in (Mode.DAMP, Mode.FAULT):
+            assert self.watchdog.arm(self.now) == (True, "armed")
+            assert self.watchdog.request("STAND", self.now)[0]
+            self.run(0.1)
+        if mode in (Mode.READY, Mode.WALK, Mode.SIT):
+            self.status = {"stand_reached": True}
+            self.run(0.04)
+            self.status = {}
+            self.run(1.1)
+        if mode in (Mode.WALK, Mode.SIT):
+            assert self.watchdog.request(mode.name, self.now) == (True, mode.name)
+            self.run(0.2)
+        assert self.watchdog.mode is mode
+        return self
+
+    def row(self, name: str):
+        return next(row for row in self.watchdog.diagnostics(self.now) if row.name == name)
+
+
+@pytest.fixture
+def dog(spec) -> WatchdogRig:
+    return WatchdogRig(spec)
 
 
 @pytest.fixture(scope="session")
