@@ -10,7 +10,11 @@ from typing import Any
 import torch
 
 from nfpo_deploy.errors import NfpoError
+from robots.untrusted import UntrustedError, check_zip
 
+MAX_BYTES = 1 << 30
+"""Largest checkpoint; one of the shipped policy's training has 4 MB."""
+_PARTS = {"iteration": int, "config": dict, "algorithm": dict, "environment": dict}
 _NAME = re.compile(r"^checkpoint_(\d+)\.pt$")
 
 
@@ -46,17 +50,24 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     """Read one checkpoint with `weights_only`, which executes no code from the file.
 
     Raises:
-        CheckpointError: missing, truncated or not a checkpoint of this project.
+        CheckpointError: missing, truncated, larger than `MAX_BYTES`, or not a checkpoint of this project.
     """
     try:
+        # torch writes its archives uncompressed; a compressed one could unpack to more than the memory holds.
+        check_zip(path, MAX_BYTES, compressed=False)
         state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise CheckpointError(f"{path} does not exist") from None
+    except UntrustedError as error:
+        raise CheckpointError(f"not a readable checkpoint: {error}") from error
     except Exception as error:  # torch raises many types for damaged files
         raise CheckpointError(f"{path} is not a readable checkpoint: {type(error).__name__}: {error}") from error
-    missing = {"iteration", "config", "algorithm", "environment"} - set(state if isinstance(state, dict) else ())
+    missing = set(_PARTS) - set(state if isinstance(state, dict) else ())
     if missing:
         raise CheckpointError(f"{path} lacks {sorted(missing)}; it was not written by nfpo train")
+    for name, kind in _PARTS.items():
+        if type(state[name]) is not kind:
+            raise CheckpointError(f"{path}: {name} is {type(state[name]).__name__}, expected {kind.__name__}")
     return state
 
 

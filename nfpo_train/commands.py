@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
-import yaml
 
 from nfpo_train.config import ConfigError, load_task
+from robots.untrusted import UntrustedError, load_yaml
 
 
 @dataclass
@@ -142,14 +142,17 @@ def parse_overrides(entries: list[str]) -> dict[str, Any]:
     """`a.b=value` strings to a dict of dotted names, values read as YAML.
 
     Raises:
-        ConfigError: an entry without "=".
+        ConfigError: an entry without "=", or with a value that is no YAML.
     """
     overrides = {}
     for entry in entries:
         name, equals, value = entry.partition("=")
         if not equals or not name:
             raise ConfigError(f"--set {entry!r}: expected dotted.name=value")
-        parsed = yaml.safe_load(value)
+        try:
+            parsed = load_yaml(value)
+        except UntrustedError as error:
+            raise ConfigError(f"--set {name}: {error}") from error
         # YAML 1.1 reads 3e-4 as a string, which nobody who types it means.
         if isinstance(parsed, str):
             try:

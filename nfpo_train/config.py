@@ -3,19 +3,41 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
+import math
+import reprlib
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
-
-import yaml
+from typing import Any, cast
 
 from nfpo_deploy.errors import NfpoError
+from robots.untrusted import UntrustedError, read_yaml
 
 CONFIG_DIR = Path(__file__).resolve().parent / "configs"
 POLICIES = ("flow", "gaussian")
 SCHEDULES = ("linear", "fixed", "adaptive")
+
+RANGES: dict[str, tuple[float, float]] = {
+    "seed": (0, 2**32 - 1),
+    "total_steps": (1, 1e12),
+    "checkpoint_interval": (1, 1e9),
+    "env.num_envs": (1, 1e5),
+    "env.num_threads": (0, 1024),
+    "env.physics_dt": (1e-4, 0.02),
+    "env.control_dt": (1e-3, 1.0),
+    "env.episode_s": (0.1, 1e4),
+    "env.gait_period_s": (0.05, 60.0),
+    "flow.num_layers": (1, 64),
+    "flow.hidden_dim": (1, 4096),
+    "flow.context_dim": (1, 4096),
+    "algorithm.steps_per_env": (1, 1e4),
+    "algorithm.epochs": (1, 1000),
+    "algorithm.mini_batches": (1, 1e4),
+}
+"""What a run can be asked for; a configuration may come with somebody else's checkpoint."""
+MAX_LAYER, MAX_LAYERS, MAX_HISTORY = 4096, 8, 100
 
 
 class ConfigError(NfpoError):
@@ -155,6 +177,16 @@ class TrainConfig:
             raise ConfigError(f"policy {self.policy!r} is not one of {POLICIES}")
         if self.algorithm.schedule not in SCHEDULES:
             raise ConfigError(f"schedule {self.algorithm.schedule!r} is not one of {SCHEDULES}")
+        for name, (lower, upper) in RANGES.items():
+            value: Any = functools.reduce(getattr, name.split("."), self)
+            if not lower <= value <= upper:
+                raise ConfigError(f"{name} must be between {lower:g} and {upper:g}, got {value}")
+        for name in ("actor_hidden", "critic_hidden"):
+            sizes = getattr(self.algorithm, name)
+            if not 1 <= len(sizes) <= MAX_LAYERS or not all(1 <= size <= MAX_LAYER for size in sizes):
+                raise ConfigError(f"algorithm.{name}: expected up to {MAX_LAYERS} sizes from 1 to {MAX_LAYER}")
+        if not all(1 <= term.history <= MAX_HISTORY for term in self.env.observations):
+            raise ConfigError(f"env.observations: history must be 1 to {MAX_HISTORY} frames")
         ratio = self.env.control_dt / self.env.physics_dt
         if abs(ratio - round(ratio)) > 1e-9:
             raise ConfigError(f"control_dt {self.env.control_dt} is not a multiple of physics_dt {self.env.physics_dt}")
@@ -189,7 +221,10 @@ def load_task(name: str, overrides: dict[str, Any] | None = None) -> TrainConfig
     path = CONFIG_DIR / f"{name}.yaml"
     if not path.is_file():
         raise ConfigError(f"unknown task {name!r}; available: {', '.join(available_tasks())}")
-    data = yaml.safe_load(path.read_text())
+    try:
+        data = read_yaml(path)
+    except (OSError, UntrustedError) as error:
+        raise ConfigError(f"cannot read task {name!r}: {error}") from error
     for dotted, value in (overrides or {}).items():
         _assign(data, dotted.split("."), value)
     return config_from_dict(data)
@@ -200,9 +235,13 @@ def config_from_dict(data: dict[str, Any]) -> TrainConfig:
     return _build(TrainConfig, data, "config")
 
 
-def _assign(data: dict[str, Any], keys: list[str], value: Any) -> None:
+def _assign(data: Any, keys: list[str], value: Any) -> None:
     for key in keys[:-1]:
+        if not isinstance(data, dict):
+            break
         data = data.setdefault(key, {})
+    if not isinstance(data, dict):
+        raise ConfigError(f"{'.'.join(keys)}: there is a value where this name expects a mapping")
     data[keys[-1]] = value
 
 
@@ -217,17 +256,18 @@ _NESTED: dict[str, type] = {
 
 def _build(cls: type, data: Any, where: str) -> Any:
     if not isinstance(data, dict):
-        raise ConfigError(f"{where}: expected a mapping, got {data!r}")
+        raise ConfigError(f"{where}: expected a mapping, got {reprlib.repr(data)}")
     known = {f.name: f for f in dataclasses.fields(cls)}
-    unknown = sorted(set(data) - set(known))
+    unknown = [str(key) for key in data if key not in known]
     if unknown:
-        raise ConfigError(f"{where}: unknown entries {unknown}; known: {sorted(known)}")
+        raise ConfigError(f"{where}: unknown entries {reprlib.repr(sorted(unknown))}; known: {sorted(known)}")
     values = {}
     for key, value in data.items():
         if key in _NESTED:
             values[key] = _build(_NESTED[key], value, f"{where}.{key}")
         elif key == "observations":
-            values[key] = tuple(_build(TermSetting, term, f"{where}.{key}") for term in value)
+            terms = _list(value, f"{where}.{key}")
+            values[key] = tuple(_build(TermSetting, term, f"{where}.{key}") for term in terms)
         else:
             values[key] = _coerce(value, known[key], f"{where}.{key}")
     try:
@@ -236,16 +276,38 @@ def _build(cls: type, data: Any, where: str) -> Any:
         raise ConfigError(f"{where}: {error}") from error
 
 
+def _list(value: Any, where: str) -> tuple:
+    if not isinstance(value, (list, tuple)):
+        raise ConfigError(f"{where}: expected a list, got {reprlib.repr(value)}")
+    return tuple(value)
+
+
 def _coerce(value: Any, spec: dataclasses.Field, where: str) -> Any:
     kind = str(spec.type)
     if kind.startswith("tuple"):
-        if not isinstance(value, (list, tuple)):
-            raise ConfigError(f"{where}: expected a list, got {value!r}")
-        return tuple(value)
+        parts = kind[len("tuple[") : -1].split(", ")
+        items = _list(value, where)
+        if parts[-1] != "..." and len(items) != len(parts):
+            raise ConfigError(f"{where}: expected {len(parts)} numbers, got {reprlib.repr(value)}")
+        return tuple(_scalar(item, parts[0], where) for item in items)
     if kind == "dict[str, float]":
-        return {str(k): float(v) for k, v in value.items()}
+        if not isinstance(value, dict):
+            raise ConfigError(f"{where}: expected a mapping, got {reprlib.repr(value)}")
+        return {str(k): _scalar(v, "float", f"{where}.{k}") for k, v in value.items()}
+    return _scalar(value, kind, where)
+
+
+def _scalar(value: Any, kind: str, where: str) -> Any:
+    """A value checked against the name of its type."""
     known: dict[str, tuple[type, ...]] = {"int": (int,), "float": (int, float), "str": (str,), "bool": (bool,)}
-    wanted = known[kind]
-    if not isinstance(value, wanted) or (isinstance(value, bool) and kind != "bool"):
-        raise ConfigError(f"{where}: expected {kind}, got {value!r}")
-    return float(value) if isinstance(value, (int, float)) and kind == "float" else value
+    if not isinstance(value, known[kind]) or (isinstance(value, bool) and kind != "bool"):
+        raise ConfigError(f"{where}: expected {kind}, got {reprlib.repr(value)}")
+    if kind != "float":
+        return value
+    try:
+        number = float(cast(float, value))
+    except OverflowError:
+        number = math.inf
+    if not math.isfinite(number):
+        raise ConfigError(f"{where}: expected a finite number, got {reprlib.repr(value)}")
+    return number

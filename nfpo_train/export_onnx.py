@@ -22,7 +22,7 @@ from nfpo_deploy.contract.manifest import PolicyManifest
 from nfpo_deploy.errors import NfpoError
 from nfpo_deploy.observation.builder import TermConfig
 from nfpo_deploy.policy.onnx_policy import OnnxPolicy
-from nfpo_train.checkpoint import load_checkpoint
+from nfpo_train.checkpoint import CheckpointError, load_checkpoint
 from nfpo_train.config import TrainConfig, config_from_dict
 from nfpo_train.envs.go2_velocity import VelocityEnv
 from nfpo_train.flow import FlowDistribution
@@ -78,7 +78,10 @@ def load_policy(checkpoint: Path) -> tuple[TrainConfig, MLPModel, dict[str, Any]
     env = VelocityEnv(_with_envs(cfg, 1), cfg.seed)
     with contextlib.redirect_stdout(io.StringIO()):
         alg = make_algorithm(env, cfg)
-    alg.load(state["algorithm"], {"actor": True}, strict=True)
+    try:
+        alg.load(state["algorithm"], {"actor": True}, strict=True)
+    except (RuntimeError, KeyError, TypeError, ValueError, AttributeError) as error:
+        raise CheckpointError(f"{checkpoint}: its weights do not fit its configuration: {error}") from error
     alg.eval_mode()
     return cfg, alg.get_policy(), state
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from nfpo_train.checkpoint import CheckpointError
+from robots.untrusted import UntrustedError, load_json, read_bounded
+
+MAX_METRICS_BYTES = 1 << 28
+"""Of metrics.jsonl; an iteration writes 1 kB."""
 
 PANELS = (
     ("Tracking/planar_error", "velocity error, m/s"),
@@ -27,17 +31,31 @@ def read_metrics(folder: Path) -> dict[str, np.ndarray]:
         CheckpointError: the folder holds no metrics.
     """
     path = folder / "metrics.jsonl"
-    if not path.is_file():
-        raise CheckpointError(f"{folder} holds no metrics.jsonl; give a folder that nfpo train made")
-    rows = {}
-    for line in path.read_text().splitlines():
+    try:
+        lines = read_bounded(path, MAX_METRICS_BYTES).splitlines()
+    except OSError:
+        raise CheckpointError(f"{folder} holds no metrics.jsonl; give a folder that nfpo train made") from None
+    except UntrustedError as error:
+        raise CheckpointError(str(error)) from error
+    rows: dict[int, dict[str, Any]] = {}
+    for line in lines:
         try:
-            row = json.loads(line)
-        except json.JSONDecodeError:  # the line that a kill cut short
+            row = load_json(line)
+        except UntrustedError:  # the line that a kill cut short
             continue
-        rows[row["iteration"]] = row
+        if isinstance(row, dict) and type(row.get("iteration")) is int:
+            rows[row["iteration"]] = row
+    if not rows:
+        raise CheckpointError(f"{path} holds no iteration; give a folder that nfpo train made")
     names = {name for row in rows.values() for name in row}
-    return {n: np.array([rows[i].get(n, np.nan) for i in sorted(rows)], dtype=np.float64) for n in names}
+    return {n: np.array([_number(rows[i].get(n)) for i in sorted(rows)]) for n in names}
+
+
+def _number(value: Any) -> float:
+    try:
+        return float(value) if isinstance(value, (int, float)) else float("nan")
+    except OverflowError:
+        return float("nan")
 
 
 def plot_run(folder: Path) -> Path:

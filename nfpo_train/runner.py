@@ -17,7 +17,7 @@ import yaml
 from rsl_rl.utils import check_nan
 from torch.utils.tensorboard import SummaryWriter
 
-from nfpo_train.checkpoint import load_newest, save_checkpoint
+from nfpo_train.checkpoint import CheckpointError, load_newest, save_checkpoint
 from nfpo_train.config import TrainConfig
 from nfpo_train.envs.go2_velocity import VelocityEnv
 from nfpo_train.ppo import make_algorithm, set_learning_rate
@@ -81,11 +81,14 @@ class Runner:
         return save_checkpoint(self.folder / "checkpoints", self.iteration, state)
 
     def _restore(self, path: Path, state: dict[str, Any]) -> None:
-        self.alg.load(state["algorithm"], None, strict=True)
-        self.alg.learning_rate = state["learning_rate"]
-        self.iteration, self.seconds = state["iteration"], state["seconds"]
-        self.env.commands.level = state["environment"]["command_level"]
-        torch.set_rng_state(state["rng"])
+        try:
+            self.alg.load(state["algorithm"], None, strict=True)
+            self.alg.learning_rate = float(state["learning_rate"])
+            self.iteration, self.seconds = state["iteration"], float(state["seconds"])
+            self.env.commands.level = float(state["environment"]["command_level"])
+            torch.set_rng_state(state["rng"])
+        except (RuntimeError, KeyError, TypeError, ValueError, AttributeError) as error:
+            raise CheckpointError(f"{path} does not fit this configuration: {error}; start another --out") from error
         # The environments start afresh, so their stream must differ from the one already used.
         self.env.rng.bit_generator.advance(self.iteration * 1_000_003)  # type: ignore[attr-defined]
         print(f"resuming {self.folder} from {path.name} (iteration {self.iteration})")
