@@ -194,7 +194,7 @@ def test_the_list_above_knows_every_fault_of_the_stream():
         (None, "JSON object"), ([], "JSON object"), ({}, "unknown fault None; known: lose,"),
         ({"fault": "freez"}, "unknown fault 'freez'"), ({"fault": ["freeze"]}, "unknown fault"),
         ({"fault": "freeze", "p": 1}, "unknown parameter 'p'; it takes duration"),
-        ({"fault": "lose_some"}, "p is missing"), ({"fault": "lose_some", "p": 1.5}, "bad p 1.5: expected a number in 0"),
+        ({"fault": "lose_some"}, "p is missing"), ({"fault": "lose_some", "p": 1.5}, "bad p 1.5: expected a number"),
         ({"fault": "lose_some", "p": True}, "bad p"), ({"fault": "lose_some", "p": float("nan")}, "bad p"),
         ({"fault": "delay", "seconds": 10**400}, "bad seconds"), ({"fault": "delay", "seconds": 0}, "bad seconds"),
         ({"fault": "reorder", "window": 1}, "bad window"), ({"fault": "reorder", "window": 2.0}, "bad window"),
