@@ -37,3 +37,7 @@ class MessageError(NfpoError):
 
 class ParameterError(NfpoError):
     """A node parameter has the wrong type or value."""
+
+
+class WebError(NfpoError):
+    """The web page cannot be offered: token, port, or a model that cannot be drawn."""
