@@ -76,6 +76,12 @@ COMMANDS = (
         "nfpo faults --quick",
         "sim,ros",
     ),
+    Command(
+        "log",
+        "nfpo_deploy.flight_log.command:log_command",
+        "list, show and repair what the flight recorder wrote",
+        "nfpo log show latest",
+    ),
     Command("train", "nfpo_train.commands:train", "train a policy", "nfpo train go2_walk", "train"),
     Command(
         "export",
