@@ -30,6 +30,8 @@ from nfpo_deploy.safety.watchdog import Watchdog
 from nfpo_deploy.types import Mode
 
 STOP_PERMITS = 5
+LONGEST_ENDING_S = 8.0
+"""Walking ends and the robot sits within four seconds; a bridge that does not get there shall damp."""
 
 
 class SafetyWatchdog(LoopNode):
@@ -62,6 +64,7 @@ class SafetyWatchdog(LoopNode):
         self._next_diagnostics_ns = 0
         self._last_mode = (Mode.DAMP, "")
         self._stop_ticks = 0
+        self._ending_since_ns = 0
         self._services = [
             self.create_service(Trigger, topics.ARM, self._on_arm),
             self.create_service(Trigger, topics.ESTOP, self._on_estop),
@@ -75,6 +78,7 @@ class SafetyWatchdog(LoopNode):
         rates = [settings[name] for name in ("rate_hz", "control_rate_hz", "bridge_rate_hz")]
         self._watchdog = Watchdog(self.spec, *rates)
         self._stop_ticks = 0
+        self._ending_since_ns = 0
         for subscription in self._owned:
             subscription.newest()
 
@@ -99,10 +103,11 @@ class SafetyWatchdog(LoopNode):
             self._publish_diagnostics(now_ns)
 
     def stopping(self, now_ns: int) -> bool:
-        # The bridge damps without us; saying so first gives it the reason.
-        if self._stop_ticks == 0 and self._watchdog.mode not in (Mode.DAMP, Mode.FAULT):
+        # It watches on until the robot is down: a healthy robot sits, and only then nobody needs to look any more.
+        self._ending_since_ns = self._ending_since_ns or now_ns
+        if self.hurry() or now_ns - self._ending_since_ns > LONGEST_ENDING_S * NS:
             self._watchdog.trip("the watchdog was stopped", now_ns)
-        self._stop_ticks += 1
+        self._stop_ticks += self._watchdog.wind_down("the watchdog is being stopped", now_ns)
         self.tick(now_ns)
         return self._stop_ticks >= STOP_PERMITS
 

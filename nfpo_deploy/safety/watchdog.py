@@ -170,6 +170,13 @@ class Watchdog:
             self.machine.trip(reason)
             self._note_mode(now_ns)
 
+    def wind_down(self, reason: str, now_ns: int) -> bool:
+        """Bring the robot down in a controlled way, whatever it does now; returns whether it is down."""
+        with self._lock:
+            self.machine.stop_and_sit(reason)
+            self._note_mode(now_ns)
+            return self.machine.mode in (Mode.DAMP, Mode.FAULT)
+
     def reset(self, now_ns: int) -> tuple[bool, str]:
         """Leave FAULT when everything that arming needs is well."""
         with self._lock:
