@@ -7,18 +7,23 @@ import random
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from nfpo_deploy.errors import NfpoError
+from nfpo_deploy.graph import resolve_policy
+from nfpo_deploy.types import Mode
 from robots.loader import RobotSpec
 from sim2real_checks.faults import detect, measure
-from sim2real_checks.faults.catalogue import Case
-from sim2real_checks.faults.inject import inject
-from sim2real_checks.faults.judge import Result, judge, new_result, result_from
+from sim2real_checks.faults.bounds import check_bounds
+from sim2real_checks.faults.catalogue import Case, Expect, React
+from sim2real_checks.faults.inject import inject, prepare
+from sim2real_checks.faults.judge import Result, judge_reaction, judge_robot, new_result, result_from
+from sim2real_checks.faults.lowcmds import lowcmds_of, window
 from sim2real_checks.faults.rig import Rig, RigOptions
+from sim2real_checks.faults.tap import load_tap
 
 RESULTS = "results.jsonl"
 RUNS_PER_GRAPH = 4
@@ -95,7 +100,9 @@ class Campaign:
             scratch.mkdir(parents=True)
             seen: list[Seen] = []
             start = time.monotonic()
-            with Rig(self._options, scratch, self._check) as rig:
+            fault = todo[0].fault
+            policy = self._policy(fault.policy, scratch)
+            with Rig(self._options, scratch, self._check, policy, tapped=fault.witness == "wire") as rig:
                 while todo:
                     item = self._run_case(rig, todo[0])
                     attempts = attempts + 1 if not item.fault_ns else 0
@@ -106,31 +113,40 @@ class Campaign:
                     if item.result.recovered is not True:
                         break
             for item in seen:
-                item.result.duration = (time.monotonic() - start) / max(1, len(seen))
+                item.result.duration = (time.monotonic() - start) / len(seen)
             self._measure(rig, seen)
             self._keep(scratch, seen)
             results += [item.result for item in seen]
         return results
+
+    def _policy(self, kind: str, scratch: Path) -> str:
+        if not kind:
+            return ""
+        from sim2real_checks.faults.spoiled import spoiled_policy
+
+        source = resolve_policy(self._options.policy, self.spec)
+        return str(spoiled_policy(source, kind, scratch / f"{kind}.onnx", self.spec))
 
     def _run_case(self, rig: Rig, case: Case) -> Seen:
         rng = random.Random(case.seed)
         seen = Seen(case, new_result(case, self.spec), 0, 0)
         result, fault = seen.result, case.fault
         try:
-            rig.reach(case.mode, rng)
-            seen.fault_ns, undos = inject(fault, rig)
+            prepare(fault, rig)
+            rig.reach(case.mode, rng, slow=bool(fault.policy))
+            seen.fault_ns = time.monotonic_ns()
+            seen.fault_ns, undos = inject(fault, rig, self.spec, rng)
             early = fault.observe if fault.undo_after is None else fault.undo_after
             rig.observe(early)
             for undo in undos:
                 undo()
             rig.observe(fault.observe - early)
             seen.end_ns = time.monotonic_ns()
-            words = rig.watcher
-            result.detection_ms = detect.first_word(words.permits, seen.fault_ns)
+            result.detection_ms = detect.first_word(rig.watcher.permits, seen.fault_ns)
             if not fault.destructive and rig.running:
                 obstacle = rig.recover()
                 result.recovered = not obstacle
-                if obstacle:
+                if obstacle and case.expect.reaction is not React.ANY:
                     result.problems.append(f"cannot be used again: {obstacle}")
         except NfpoError as error:
             result.problems.append(str(error))
@@ -147,26 +163,45 @@ class Campaign:
             if item.end_ns:
                 try:
                     self._measure_one(rig, record, item)
-                except NfpoError as error:
+                except (NfpoError, OSError) as error:
                     item.result.problems.append(str(error))
 
     def _measure_one(self, rig: Rig, record: dict[str, np.ndarray], item: Seen) -> None:
         spec, case, result, fault_ns = self.spec, item.case, item.result, item.fault_ns
-        columns = measure.window(record, fault_ns - round(BEFORE_S * 1e9), item.end_ns)
-        onset = case.expect.onset
-        if onset != "injection":
-            fault_ns = measure.first_row_beyond(columns, onset, fault_ns, spec) or fault_ns
-        commands = measure.lowcmds_of(columns)
+        expect, witness = case.expect, case.fault.witness
+        start_ns = fault_ns - round(BEFORE_S * 1e9)
+        columns = window(record, start_ns, item.end_ns)
+        if expect.onset != "injection":
+            onset_ns = measure.first_row_beyond(columns, expect.onset, fault_ns, spec)
+            if onset_ns is None:
+                result.notes.append(f"the {expect.onset} stayed within its limit: nothing had to follow")
+                result.limit_ms, expect = None, Expect(React.ANY)
+            fault_ns = onset_ns or fault_ns
+        if witness == "wire":
+            commands = load_tap(rig.folder / "tap.npz").between(start_ns, item.end_ns)
+        else:
+            commands = lowcmds_of(columns)
         reaction = measure.find_reaction(commands, fault_ns, spec)
-        motion = measure.measure_motion(columns, commands, fault_ns, reaction.first_ns, spec)
-        honest_until = None if case.fault.honest_state else fault_ns
-        bounds = measure.check_bounds(columns, spec, fault_ns, item.end_ns, torque_until_ns=honest_until)
+        bridge = rig.watcher.bridge
+        gap = measure.longest_gap(commands.ns, fault_ns, reaction.first_ns or item.end_ns)
         result.detector, result.reason = detect.who_acted(
-            rig.watcher.permits, rig.watcher.bridge, fault_ns, reaction.first_ns, reaction.writer, motion.gap_max, spec
+            rig.watcher.permits, bridge, fault_ns, reaction.first_ns, reaction.writer, gap, spec
         )
         if words := detect.launcher_words(rig.folder / "graph.log"):
             result.notes.append(f"launcher: {words}")
-        judge(result, case, fault_ns, reaction, motion, bounds, spec)
+        ending_ns = detect.end_began(bridge, fault_ns)
+        if case.mode is Mode.SIT and ending_ns is not None:
+            # Nothing changes on the wire, but the way down is the bridge's own from then on.
+            if reaction.first_ns is None or ending_ns < reaction.first_ns:
+                reaction = replace(reaction, sit_ns=ending_ns)
+                result.detector, result.reason = "bridge", "asked to end"
+        judge_reaction(result, expect, fault_ns, reaction)
+        if witness == "robot":
+            motion = measure.measure_motion(columns, commands, fault_ns, reaction.first_ns, spec)
+            honest_until = None if case.fault.honest_state else fault_ns
+            judge_robot(
+                result, case, motion, check_bounds(columns, spec, fault_ns, item.end_ns, torque_until_ns=honest_until)
+            )
 
     def _keep(self, scratch: Path, seen: Sequence[Seen]) -> None:
         """Keep record and log of runs that went wrong, for whoever looks into them."""
@@ -179,7 +214,13 @@ class Campaign:
 
 
 def _next_batch(cases: Sequence[Case]) -> list[Case]:
-    """The first case alone if it ends the graph, otherwise the next ones that leave it usable."""
-    if cases[0].fault.destructive:
+    """The first case alone if it ends the graph, otherwise the next ones that leave it usable and want the same."""
+    first = cases[0].fault
+    if first.destructive:
         return [cases[0]]
-    return [case for case in cases if not case.fault.destructive][:RUNS_PER_GRAPH]
+    alike = [
+        case
+        for case in cases
+        if not case.fault.destructive and (case.fault.policy, case.fault.witness) == (first.policy, first.witness)
+    ]
+    return alike[:RUNS_PER_GRAPH]

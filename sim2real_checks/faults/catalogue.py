@@ -1,10 +1,13 @@
-"""The faults of the campaign as data: what is broken, in which modes, what must follow and who must see it."""
+"""The faults of the campaign as data: what is broken, in which modes, what must follow and who must see it.
+
+`process_faults` has those of processes, `robot_faults` those of robot, wire and operator; this module has their terms.
+"""
 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
@@ -27,11 +30,16 @@ class React(Enum):
 
 
 TARGETS: dict[str, float] = {"bridge": 0.010, "watchdog": 0.050, "guard": 0.100, "shutdown": 0.500}
-"""Longest time, s, from the fault (or its declared timeout) to the first safe LowCmd at the robot: what the bridge
-sees itself, what the watchdog sees, the bridge's own death (issue: targets), and requests to end, for which nothing is
-at stake but that it happens: a node looks for signals five times a second."""
+"""Longest time, s, from the fault (or its declared timeout) to the first safe LowCmd at the robot, at the 99th
+percentile: what the bridge sees itself, what the watchdog sees, the bridge's own death. For requests to end nothing is
+at stake but that the end begins: a node looks for signals five times a second."""
 ACTIVE = (Mode.STAND, Mode.READY, Mode.WALK, Mode.SIT)
-QUICK = frozenset[str]()
+ALL = (Mode.DAMP, *ACTIVE)
+UP = (Mode.READY, Mode.WALK)
+ANY_JOINT = "any joint"
+"""As a value of an injection's options: a joint that the run's random numbers choose."""
+ROBOT = "robot_sim"
+"""Name of the simulated robot among the processes; no part of the graph under test."""
 
 
 @dataclass(frozen=True)
@@ -41,12 +49,13 @@ class Expect:
     reaction: React
     target: str = ""
     """Key of `TARGETS`; empty for no limit."""
-    allowance: str = ""
-    """Threshold of the robot spec's `safety` from which the time counts instead of the fault."""
+    allowance: str | float = 0.0
+    """Declared timeout from which the time counts: a threshold of the robot spec's `safety` by name, or s."""
     by: tuple[str, ...] = ()
-    """Who may be the one that acts: gate, watchdog, guard, bridge (asked to stop); empty for anybody."""
+    """Who may be the one that acts: gate, watchdog, guard, bridge (asked to end); empty for anybody."""
     onset: str = "injection"
-    """What counts as the fault: the injection, or the moment when the true state broke a limit (`tilt`, …)."""
+    """What counts as the fault: the injection, or the moment when the true state broke a limit (`tilt`, …). Where it
+    never does, nothing needs to follow."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +73,7 @@ class Fault:
 
     name: str
     group: str
+    """process, pair, shutdown, wire, sensor, body, remote, ros, policy or operator."""
     injections: tuple[Injection, ...]
     expect: Mapping[Mode, Expect]
     destructive: bool = False
@@ -74,8 +84,16 @@ class Fault:
     """s to look at what follows."""
     honest_state: bool = True
     """Whether the robot's state reaches the gate as it is: otherwise the torque of a command cannot be judged."""
-    quick: bool = False
-    """Part of the short version."""
+    witness: str = "robot"
+    """Who sees the LowCmds: the robot, or the wire where the robot itself is what fails."""
+    continuous: bool = True
+    """Whether LowCmds must reach the robot without a pause as long as they are stiff."""
+    ends_lying: bool = False
+    """Whether the robot must lie, damped, when the observation ends."""
+    policy: str = ""
+    """Spoiled policy that the graph is started with; empty for the campaign's own."""
+    quick: tuple[Mode, ...] = ()
+    """Modes in which it is part of the short version."""
 
 
 @dataclass(frozen=True)
@@ -102,41 +120,9 @@ class Case:
         return self.fault.expect[self.mode]
 
 
-SIGNALS = {"kill": "SIGKILL", "stop": "SIGSTOP", "segv": "SIGSEGV", "abort": "SIGABRT"}
-_BY_GATE = ("gate",)
-
-
-def after_loss(process: str) -> dict[Mode, Expect]:
-    """What must follow when a process no longer does its work, by mode.
-
-    Args:
-        process: name in the graph.
-    """
-    nothing = Expect(React.ANY)
-    by_mode = {
-        # The motors would keep the last command: the guard's reason to be.
-        "sdk_bridge": dict.fromkeys(ACTIVE, Expect(React.DAMP, "guard", by=("guard",))),
-        "safety_watchdog": dict.fromkeys(ACTIVE, Expect(React.DAMP, "bridge", "permit_timeout", _BY_GATE)),
-        "policy_inference": {Mode.WALK: Expect(React.DAMP, "bridge", "command_timeout", _BY_GATE)},
-        "state_estimator": {Mode.WALK: Expect(React.STAND, "watchdog", "estimate_timeout", ("watchdog",))},
-        "robot_sim": dict.fromkeys(ACTIVE, Expect(React.DAMP, "bridge", "state_timeout", _BY_GATE)),
-    }
-    return {**dict.fromkeys((Mode.DAMP, *ACTIVE), nothing), **by_mode.get(process, {})}
-
-
-def process_faults(processes: Sequence[str]) -> Iterator[Fault]:
-    """Every way to lose one process.
-
-    Args:
-        processes: names in the graph.
-    """
-    for name in processes:
-        expect = after_loss(name)
-        for word, number in SIGNALS.items():
-            yield Fault(
-                f"{word} {name}", "process", (Injection("signal", name, {"signal": number}),), expect,
-                destructive=word != "stop",
-            )  # fmt: skip
+def in_modes(modes: Sequence[Mode], expect: Expect) -> dict[Mode, Expect]:
+    """The same expectation in several modes."""
+    return dict.fromkeys(modes, expect)
 
 
 def build_catalogue(processes: Sequence[str]) -> tuple[Fault, ...]:
@@ -144,14 +130,24 @@ def build_catalogue(processes: Sequence[str]) -> tuple[Fault, ...]:
 
     Args:
         processes: names of its processes; each appears in the faults of processes by itself.
+
+    Raises:
+        ValueError: two faults with one name.
     """
-    return tuple(process_faults(processes))
+    from sim2real_checks.faults.process_faults import process_faults
+    from sim2real_checks.faults.robot_faults import robot_faults
+
+    faults = (*process_faults(processes), *robot_faults())
+    names = [fault.name for fault in faults]
+    if doubles := sorted({name for name in names if names.count(name) > 1}):
+        raise ValueError(f"two faults are called {', '.join(doubles)}: results could not be told apart")
+    return faults
 
 
 def build_cases(
     faults: Sequence[Fault], repeats: int, modes: Sequence[Mode] = (), only: str = "", quick: bool = False
 ) -> list[Case]:
-    """Runs of a campaign in an order that keeps runs of one kind apart, so that a stop half-way has seen everything.
+    """Runs of a campaign: every repetition goes through all faults, so that a stop half-way has seen everything.
 
     Args:
         faults: of the catalogue.
@@ -160,16 +156,12 @@ def build_cases(
         only: part of `fault@MODE`, upper or lower case; empty for all.
         quick: the short version.
     """
-    cases = []
-    for repeat in range(repeats):
-        for fault in faults:
-            for mode in fault.expect:
-                wanted = (not modes or mode in modes) and (not quick or fault.quick)
-                if wanted and only.lower() in f"{fault.name}@{mode.name}".lower():
-                    cases.append(Case(fault, mode, repeat))
-    return cases
-
-
-def without_limit(expect: Expect) -> Expect:
-    """The same reaction, at any time, by anybody."""
-    return replace(expect, target="", by=())
+    return [
+        Case(fault, mode, repeat)
+        for repeat in range(repeats)
+        for fault in faults
+        for mode in fault.expect
+        if (not modes or mode in modes)
+        and (not quick or mode in fault.quick)
+        and only.lower() in f"{fault.name}@{mode.name}".lower()
+    ]

@@ -97,7 +97,7 @@ def catalogue_of(args: FaultsArgs) -> tuple[Fault, ...]:
     """All faults for the graph that the options stand for."""
     from sim2real_checks.faults.rig import RigOptions, graph_of
 
-    graph, _ = graph_of(RigOptions(args.domain_id, args.ros_domain_id, args.policy), None)
+    graph, _ = graph_of(RigOptions(args.domain_id, args.ros_domain_id, args.policy))
     return build_catalogue([process.name for process in graph.processes])
 
 

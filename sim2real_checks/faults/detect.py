@@ -11,6 +11,9 @@ from robots.loader import RobotSpec
 from sim2real_checks.faults.watch import BridgeChange, PermitChange
 
 PASSIVE = (GatePhase.DAMPING, GatePhase.ZERO_TORQUE)
+REPORTED_NS = 50_000_000
+BRIDGE_ENDS = "the bridge is ending"
+"""The watchdog's reason when it follows a bridge that ends."""
 
 
 def who_acted(
@@ -40,17 +43,23 @@ def who_acted(
         return "", ""
     report = next((r for r in bridge if r.ns >= fault_ns and (r.phase in PASSIVE or r.tripped)), None)
     # A bridge reports 50 times a second: its word about this reaction comes within two reports.
-    in_time = report is not None and report.ns <= reaction_ns + 50_000_000
+    in_time = report is not None and report.ns <= reaction_ns + REPORTED_NS
     if writer == "guard" or (not writer and not in_time and gap > spec.safety.cycle_timeout):
         return "guard", f"no LowCmd for {gap * 1e3:.0f} ms"
     if report is not None and in_time and report.tripped:
         return "gate", report.reason
-    change = next((p for p in permits if p.ns >= fault_ns), None)
+    change = next((p for p in permits if p.ns >= fault_ns and p.reason != BRIDGE_ENDS), None)
+    ending = next((r for r in bridge if r.ns >= fault_ns and r.stopping), None)
+    if ending is not None and ending.ns <= reaction_ns + REPORTED_NS and (change is None or change.ns > ending.ns):
+        return "bridge", "asked to end"
     if change is not None and change.ns <= reaction_ns:
         return "watchdog", f"{change.mode.name}: {change.reason}"
-    if report is not None and in_time:
-        return "bridge", report.reason
     return "", ""
+
+
+def end_began(bridge: Sequence[BridgeChange], fault_ns: int) -> int | None:
+    """When the bridge said that it is ending: from then on it brings the robot down itself; None if it did not."""
+    return next((report.ns for report in bridge if report.ns >= fault_ns and report.stopping), None)
 
 
 def first_word(permits: Sequence[PermitChange], fault_ns: int) -> float | None:

@@ -11,8 +11,9 @@ import numpy as np
 
 from nfpo_deploy.types import Mode
 from robots.loader import RobotSpec
-from sim2real_checks.faults.catalogue import TARGETS, Case, Expect, React
-from sim2real_checks.faults.measure import Bounds, Motion, Reaction
+from sim2real_checks.faults.bounds import Bounds
+from sim2real_checks.faults.catalogue import TARGETS, UP, Case, Expect, React
+from sim2real_checks.faults.measure import Motion, Reaction
 
 LYING_HEIGHT = 0.15
 """m; the trunk of a robot that stands is twice as high."""
@@ -20,6 +21,8 @@ RESTING_SPEED = 0.5
 """rad/s of the fastest joint at the end: it has come to rest."""
 MAX_IMPACT_SPEED = 1.5
 """m/s of the trunk downward: the free fall of a Go2 from its standing height ends at 2.1 m/s."""
+
+BUSY_LAG_S = 0.005
 
 
 @dataclass
@@ -67,7 +70,8 @@ class Result:
 def new_result(case: Case, spec: RobotSpec) -> Result:
     """What is known of a run before it."""
     expect = case.expect
-    allowance = float(getattr(spec.safety, expect.allowance)) if expect.allowance else 0.0
+    named = expect.allowance
+    allowance = float(getattr(spec.safety, named)) if isinstance(named, str) else named
     return Result(
         key=case.key, fault=case.fault.name, group=case.fault.group, mode=case.mode.name, repeat=case.repeat,
         expected=expect.reaction.value, target=expect.target,
@@ -75,12 +79,8 @@ def new_result(case: Case, spec: RobotSpec) -> Result:
     )  # fmt: skip
 
 
-def judge(
-    result: Result, case: Case, fault_ns: int, reaction: Reaction, motion: Motion, bounds: Bounds, spec: RobotSpec
-) -> None:
-    """Fill in the numbers of a run and find its problems."""
-    expect = case.expect
-    result.motion, result.bounds = asdict(motion), asdict(bounds)
+def judge_reaction(result: Result, expect: Expect, fault_ns: int, reaction: Reaction) -> None:
+    """Fill in what was done, when and by whom, and what is wrong with that."""
     result.reaction = _name(reaction)
     if reaction.first_ns is not None:
         result.fault_to_reaction_ms = (reaction.first_ns - fault_ns) * 1e-6
@@ -88,10 +88,18 @@ def judge(
         seen = [value for value in (result.detection_ms, result.fault_to_reaction_ms) if value is not None]
         result.detection_ms = min(seen)
     result.problems += _reaction_problems(result, expect)
+
+
+def judge_robot(result: Result, case: Case, motion: Motion, bounds: Bounds) -> None:
+    """Fill in how the robot moved and what it was told, and what is wrong with that."""
+    result.motion, result.bounds = asdict(motion), asdict(bounds)
     if bounds.violations:
         result.problems += [f"bound violated: {text}" for text in bounds.worst]
+    silent_ms, longest_ms = motion.stiff_gap_max * 1e3, TARGETS["guard"] * 1e3
+    if case.fault.continuous and silent_ms > longest_ms:
+        result.problems.append(f"the motors held a stiff command for {silent_ms:.0f} ms without a new one")
     result.problems += _end_problems(result, case, motion)
-    if motion.lag_max > 0.005:
+    if motion.lag_max > BUSY_LAG_S:
         result.notes.append(f"the simulator was up to {motion.lag_max * 1e3:.0f} ms late: a busy computer")
 
 
@@ -103,36 +111,39 @@ def _name(reaction: Reaction) -> str:
 
 
 def _reaction_problems(result: Result, expect: Expect) -> list[str]:
+    # More than what was asked for is safe, too; a bridge that is asked to end chooses the gentle way itself.
     allowed = {
-        React.DAMP: ("damp",),
+        React.DAMP: ("damp", "sit", "stand") if result.detector == "bridge" else ("damp",),
         React.STAND: ("stand", "damp"),
         React.SIT: ("sit", "stand", "damp"),
         React.NONE: ("none",),
         React.ANY: ("none", "damp", "stand", "sit"),
     }[expect.reaction]
-    problems = []
     if result.reaction not in allowed:
-        problems.append(f"expected {expect.reaction.value}, saw {result.reaction}")
-    elif expect.by and result.detector and result.detector not in expect.by:
-        problems.append(f"{result.detector} acted ({result.reason}), expected {' or '.join(expect.by)}")
-    return problems
+        return [f"expected {expect.reaction.value}, saw {result.reaction}"]
+    if expect.by and result.reaction != "none" and result.detector not in expect.by:
+        acted = f"{result.detector or 'nobody known'} acted ({result.reason})"
+        return [f"{acted}, expected {' or '.join(expect.by)}"]
+    return []
 
 
 def _end_problems(result: Result, case: Case, motion: Motion) -> list[str]:
     """What is wrong with the robot at the end, whatever was expected."""
     problems = []
     lying = motion.final_height < LYING_HEIGHT
-    if result.reaction == "damp":
+    if result.reaction == "damp" or case.fault.ends_lying:
         if motion.final_stiffness > 0.0:
             problems.append(f"not damped in the end: stiffness {motion.final_stiffness:.0f} N·m/rad")
         if not lying:
             problems.append(f"not on the ground in the end: trunk at {motion.final_height:.2f} m")
-    if result.reaction in ("none", "stand") and case.mode in (Mode.READY, Mode.WALK) and lying:
+    elif lying and motion.final_stiffness > 0.0 and case.mode in UP:
         problems.append(f"fell without being damped: trunk at {motion.final_height:.2f} m")
-    if motion.final_joint_speed > RESTING_SPEED and (lying or case.mode is Mode.READY):
+    if motion.final_joint_speed > RESTING_SPEED and lying:
         problems.append(f"still moving in the end: {motion.final_joint_speed:.1f} rad/s")
     if motion.fall_speed > MAX_IMPACT_SPEED:
         problems.append(f"came down at {motion.fall_speed:.2f} m/s")
+    if case.mode is Mode.DAMP and motion.stiff_commands:
+        problems.append(f"{motion.stiff_commands} stiff commands to a robot that lies damped")
     return problems
 
 

@@ -1,4 +1,4 @@
-"""A graph started by `nfpo launch`, as a user starts it, and its processes by name."""
+"""A graph started by `nfpo launch`, as a user starts it, the robot beside it, and all their processes by name."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,6 +50,39 @@ class ProcessId:
                 os.kill(self.pid, number)
 
 
+class Child:
+    """A process of our own, with its output in a file."""
+
+    def __init__(self, command: Sequence[str], environment: Mapping[str, str], log: Path) -> None:
+        with log.open("a") as file:
+            self._popen = subprocess.Popen(
+                list(command),
+                env={**os.environ, **environment},
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                # Ctrl-C must reach us alone: everything is stopped in order, and frozen processes are woken first.
+                start_new_session=True,
+                preexec_fn=_prepare_child,
+            )
+        self.id = process_id(self._popen.pid)
+
+    @property
+    def exit_status(self) -> int | None:
+        """None while it runs."""
+        return self._popen.poll()
+
+    def stop(self, timeout_s: float) -> None:
+        """Wake it, ask it to end, kill it after a while."""
+        self.id.send(signal.SIGCONT)
+        self.id.send(signal.SIGINT)
+        try:
+            self._popen.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            self._popen.kill()
+            self._popen.wait()
+
+
 class LaunchedGraph:
     """`nfpo launch` with its children. Create it to start, `close` it in the end.
 
@@ -59,7 +92,7 @@ class LaunchedGraph:
 
     def __init__(
         self, name: str, graph: Graph, arguments: Mapping[str, str], log: Path, environment: Mapping[str, str]
-    ):
+    ) -> None:
         """Start the launcher; `wait_for_processes` waits for its children.
 
         Args:
@@ -71,18 +104,9 @@ class LaunchedGraph:
         """
         words = [f"{key}:={value}" for key, value in arguments.items()]
         self._graph = graph
-        self._log = log.open("w")
-        self._launcher = subprocess.Popen(
-            [sys.executable, "-m", "nfpo_deploy.cli", "launch", name, *words],
-            env={**os.environ, **environment},
-            stdin=subprocess.DEVNULL,
-            stdout=self._log,
-            stderr=subprocess.STDOUT,
-            # Ctrl-C must reach us alone: a graph is stopped in order, and frozen processes are woken first.
-            start_new_session=True,
-            preexec_fn=_prepare_child,
-        )
-        self.processes = {LAUNCHER: _process_id(self._launcher.pid)}
+        self._log = log
+        self._launcher = Child([sys.executable, "-m", "nfpo_deploy.cli", "launch", name, *words], environment, log)
+        self.processes = {LAUNCHER: self._launcher.id}
 
     def wait_for_processes(self, check: Callable[[], None]) -> None:
         """Wait until every process of the graph runs.
@@ -94,49 +118,43 @@ class LaunchedGraph:
         while missing := [process for process in self._graph.processes if process.name not in self.processes]:
             check()
             if self.exit_status is not None:
-                raise RigError(f"nfpo launch ended with exit status {self.exit_status}; {self._log.name} tells why")
+                raise RigError(f"nfpo launch ended with exit status {self.exit_status}; {self._log} tells why")
             if time.monotonic() > deadline:
-                raise RigError(f"{missing[0].name} did not start within {START_TIMEOUT_S:g} s; see {self._log.name}")
+                raise RigError(f"{missing[0].name} did not start within {START_TIMEOUT_S:g} s; see {self._log}")
             commands = {tuple(process.command(sys.executable)): process.name for process in missing}
-            for pid in _children(self._launcher.pid):
+            for pid in _children(self._launcher.id.pid):
                 if (name := commands.get(_command_line(pid))) is not None:
-                    self.processes[name] = _process_id(pid)
+                    self.processes[name] = process_id(pid)
             time.sleep(POLL_S)
 
     @property
     def exit_status(self) -> int | None:
         """Of the launcher; None while it runs."""
-        return self._launcher.poll()
+        return self._launcher.exit_status
 
     def close(self) -> None:
         """Stop everything in order; what does not stop is killed. Nothing is left."""
         for process in self.processes.values():
             process.send(signal.SIGCONT)
-        if self.exit_status is None:
-            self._launcher.send_signal(signal.SIGINT)
-        self._wait_for_end(STOP_TIMEOUT_S)
+        self._launcher.stop(STOP_TIMEOUT_S)
+        # A killed launcher's orphans were told to end by the kernel; the bridge takes its time to sit down.
+        deadline = time.monotonic() + STOP_TIMEOUT_S / 2
+        while any(process.alive for process in self.processes.values()) and time.monotonic() < deadline:
+            time.sleep(POLL_S)
         for process in self.processes.values():
             process.send(signal.SIGKILL)
-        self._launcher.wait()
-        self._wait_for_end(2.0)
-        self._log.close()
-
-    def _wait_for_end(self, seconds: float) -> None:
-        deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline:
-            living = [name for name, process in self.processes.items() if process.alive]
-            if self.exit_status is not None and not living:
-                return
-            # Orphans of a killed launcher were told to end by the kernel, but for the simulator in good time.
-            if self.exit_status is not None and living == ["robot_sim"]:
-                self.processes["robot_sim"].send(signal.SIGINT)
-            time.sleep(POLL_S)
 
 
 def _prepare_child() -> None:
     _LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
     # Crashes are part of the campaign; their memory on disk is not.
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def process_id(pid: int) -> ProcessId:
+    """Id of a process that runs now."""
+    fields = _stat(pid)
+    return ProcessId(pid, fields[19] if fields else "")
 
 
 def _stat(pid: int) -> list[str] | None:
@@ -147,11 +165,6 @@ def _stat(pid: int) -> list[str] | None:
         return None
     # The second field, the program's name in parentheses, may hold anything.
     return text.rpartition(")")[2].split()
-
-
-def _process_id(pid: int) -> ProcessId:
-    fields = _stat(pid)
-    return ProcessId(pid, fields[19] if fields else "")
 
 
 def _children(parent: int) -> list[int]:

@@ -1,10 +1,11 @@
-"""A running graph that the campaign brings into a mode, breaks, and looks at."""
+"""A simulated robot and a running graph that the campaign brings into a mode, breaks, and looks at."""
 
 from __future__ import annotations
 
 import io
 import os
 import random
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -16,17 +17,21 @@ import numpy as np
 from rich.console import Console
 
 from nfpo_deploy.errors import NfpoError
-from nfpo_deploy.graph import Graph, build_graph
+from nfpo_deploy.graph import SIMULATOR, Graph, build_graph
 from nfpo_deploy.ros import topics
 from nfpo_deploy.types import Mode
-from sim2real_checks.faults.processes import LaunchedGraph, ProcessId, RigError
+from sim2real_checks.faults.catalogue import ROBOT
+from sim2real_checks.faults.processes import Child, LaunchedGraph, ProcessId, RigError
+from sim2real_checks.faults.rogue import Rogue
 from sim2real_checks.faults.watch import Watcher
+from sim2real_checks.robot_sim.control import ControlError, SimControl
 from sim2real_checks.robot_sim.recorder import RAW_SUFFIX, load_record
 from sim2real_checks.walk.drive import Drive
 from sim2real_checks.walk.operator import Operator
 from sim2real_checks.walk.progress import Progress
 
 GRAPH = "go2_walk"
+SABOTEUR = Path(__file__).with_name("saboteur")
 RECORD_HZ = 1000
 """One row for each physics step: every LowCmd is seen."""
 PHASES: dict[Mode, tuple[float, float]] = {
@@ -35,59 +40,102 @@ PHASES: dict[Mode, tuple[float, float]] = {
 """s after a mode began within which the fault comes."""
 COURSES = ((0.6, 0.0, 0.0), (1.0, 0.0, 0.0), (0.0, 0.4, 0.0), (0.0, 0.0, 0.8), (0.4, 0.0, 0.6), (-0.4, 0.0, 0.0))
 """Velocities vx, vy m/s, wz rad/s of the walks."""
+SLOW = (0.4, 0.0, 0.0)
+"""Velocity at which a spoiled policy still does what it should."""
+SETTLE_S = 0.4
+"""READY until WALK: the policy's first commands have been seen."""
 RECOVER_S = 15.0
+ROBOT_START_S = 30.0
+ROBOT_STOP_S = 30.0
 
 
 @dataclass(frozen=True)
 class RigOptions:
-    """How graphs are started."""
+    """How robot and graph are started."""
 
     domain_id: int
     ros_domain_id: int
     policy: str = "walk"
 
 
-def graph_of(options: RigOptions, folder: Path | None) -> tuple[Graph, dict[str, str]]:
-    """The graph of the campaign, and the launch arguments that it is made of; without a folder, nothing is recorded."""
+def graph_of(options: RigOptions, policy: str = "") -> tuple[Graph, dict[str, str]]:
+    """The graph under test, which knows nothing of a simulator, and the launch arguments that it is made of."""
     arguments = {
-        "sim": "true", "policy": options.policy,
+        "interface": "lo", "policy": policy or options.policy,
         "domain_id": str(options.domain_id), "ros_domain_id": str(options.ros_domain_id),
-        "record": str(folder / "record.npz") if folder else "", "sim_options": f"--record-hz {RECORD_HZ}",
     }  # fmt: skip
     return build_graph(GRAPH, arguments), arguments
 
 
+def robot_command(options: RigOptions, folder: Path, control: Path) -> list[str]:
+    """Command that starts the simulated robot with its record and control socket."""
+    sim_options = f"--record-hz {RECORD_HZ} --control {control}"
+    arguments = {
+        "sim": "true", "policy": "none", "domain_id": str(options.domain_id),
+        "ros_domain_id": str(options.ros_domain_id), "record": str(folder / "record.npz"), "sim_options": sim_options,
+    }  # fmt: skip
+    return build_graph(GRAPH, arguments).process(SIMULATOR).command(sys.executable)
+
+
 class Rig:
-    """One graph from start to stop; a context manager.
+    """One robot and one graph from start to stop; a context manager.
 
     Attributes:
-        folder: of the record and the nodes' log.
+        folder: of the record and the processes' log.
         operator: the ROS side.
+        drive: asks the graph for modes and walks.
         watcher: what watchdog and bridge said.
+        rogue: publishes what nobody should.
     """
 
-    def __init__(self, options: RigOptions, folder: Path, check: Callable[[], None]) -> None:
-        """Start a graph.
+    def __init__(
+        self,
+        options: RigOptions,
+        folder: Path,
+        check: Callable[[], None],
+        policy: str = "",
+        tapped: bool = False,
+    ) -> None:
+        """Start robot and graph.
 
         Args:
             options: how.
             folder: for record and log.
             check: called at every step; raises to end the campaign.
+            policy: instead of the one in the options.
+            tapped: also listen to LowCmds on the wire, into `tap.npz`.
+
+        Raises:
+            RigError: the robot does not start.
         """
         self.folder = folder
+        self.options = options
         self.closed = False
         self._check = check
         self._expect_death = False
-        graph, arguments = graph_of(options, folder)
-        os.environ.update(graph.environment)
         self._scratch = tempfile.TemporaryDirectory(prefix="nfpo_faults_")
+        scratch = Path(self._scratch.name)
+        graph, arguments = graph_of(options, policy)
+        self.graph = graph
+        os.environ.update(graph.environment)
+        # The environment of everything that may be spoiled; this process's own stays clean.
+        self._environment = {"PYTHONPATH": str(SABOTEUR), "NFPO_SABOTEUR": str(scratch)}
+        log = folder / "graph.log"
+        self._children: dict[str, Child] = {}
+        self._control: SimControl | None = None
+        self._graph: LaunchedGraph | None = None
         self.operator = Operator(options.ros_domain_id)
         try:
-            self.watcher = Watcher(self.operator.node)
-            self._graph = LaunchedGraph(GRAPH, graph, arguments, folder / "graph.log", {})
+            self.watcher, self.rogue = Watcher(self.operator.node), Rogue(self.operator.node)
+            control = scratch / "control"
+            self._children[ROBOT] = Child(robot_command(options, folder, control), self._environment, log)
+            if tapped:
+                command = [sys.executable, "-m", "sim2real_checks.faults.tap", "--out", str(folder / "tap.npz")]
+                self._children["tap"] = Child([*command, "--domain-id", str(options.domain_id)], {}, log)
+            self._wait_for_robot(control)
+            self._graph = LaunchedGraph(GRAPH, graph, arguments, log, self._environment)
         except BaseException:
-            self.operator.close()
-            self._scratch.cleanup()
+            self.close()
             raise
         self.drive = Drive(self.operator, Progress(Console(file=io.StringIO())), self._check_all)
 
@@ -97,29 +145,59 @@ class Rig:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         self.close()
 
+    def _wait_for_robot(self, control: Path) -> None:
+        robot, deadline = self._children[ROBOT], time.monotonic() + ROBOT_START_S
+        while self._control is None:
+            self._check()
+            if robot.exit_status is not None or time.monotonic() > deadline:
+                raise RigError(f"the simulated robot did not start; {self.folder / 'graph.log'} tells why")
+            try:
+                self._control = SimControl(control)
+            except ControlError:
+                time.sleep(0.05)
+
     @property
     def processes(self) -> dict[str, ProcessId]:
-        """By name."""
-        return self._graph.processes
+        """By name: the launcher, its children, and the robot."""
+        own = self._graph.processes if self._graph is not None else {}
+        return {**own, ROBOT: self._children[ROBOT].id}
+
+    @property
+    def robot(self) -> SimControl:
+        """Takes faults of the simulated robot."""
+        assert self._control is not None
+        return self._control
+
+    def saboteur(self, process: str) -> SimControl:
+        """Takes faults of one process's interpreter; raises `ControlError` where there is none."""
+        return SimControl(Path(self._scratch.name) / str(self.processes[process].pid))
 
     @property
     def running(self) -> bool:
         """Whether the launcher still runs."""
-        return self._graph.exit_status is None
+        return self._graph is not None and self._graph.exit_status is None
 
     def _check_all(self) -> None:
         self.watcher.poll()
+        self.rogue.poll()
         self._check()
         if not self._expect_death and not self.running:
             raise RigError(f"the graph ended before the fault; see {self.folder / 'graph.log'}")
 
-    def reach(self, mode: Mode, rng: random.Random) -> None:
+    def reach(self, mode: Mode, rng: random.Random, slow: bool = False) -> None:
         """Bring the robot from the floor into a mode, to a random moment of it.
+
+        Args:
+            mode: which.
+            rng: chooses the moment and, in WALK, the velocity.
+            slow: walk slowly.
 
         Raises:
             NfpoError: the graph did not do it.
         """
         drive = self.drive
+        assert self._graph is not None
+        self._expect_death = False
         self._graph.wait_for_processes(self._check)
         drive.wait_until_healthy()
         if mode is Mode.STAND:
@@ -127,10 +205,11 @@ class Rig:
             drive.wait_for_mode(Mode.STAND)
         elif mode is not Mode.DAMP:
             drive.stand_up()
+        course = rng.choice(COURSES)
         if mode is Mode.WALK:
-            drive.wait(0.5)
+            drive.wait(SETTLE_S)
             drive.start_walking()
-            drive.command = rng.choice(COURSES)
+            drive.command = SLOW if slow else course
         elif mode is Mode.SIT:
             drive.insist(topics.SET_MODE, "sit")
             drive.wait_for_mode(Mode.SIT)
@@ -153,9 +232,9 @@ class Rig:
         obstacle = ""
         deadline = time.monotonic() + RECOVER_S
         while time.monotonic() < deadline:
-            # What was frozen a moment ago has to say first what it thinks now.
-            self.drive.wait(0.5)
             try:
+                # What was frozen a moment ago has to say first what it thinks now.
+                self.drive.wait(0.5)
                 obstacle = self._step_down()
             except NfpoError as error:
                 obstacle = str(error)
@@ -180,7 +259,12 @@ class Rig:
         if self.closed:
             return
         self.closed = True
-        self._graph.close()
+        if self._graph is not None:
+            self._graph.close()
+        if self._control is not None:
+            self._control.close()
+        for child in self._children.values():
+            child.stop(ROBOT_STOP_S)
         self.operator.close()
         self._scratch.cleanup()
 

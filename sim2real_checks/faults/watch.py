@@ -12,6 +12,7 @@ from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from nfpo_deploy.ros import topics
 from nfpo_deploy.ros.node_base import PolledSubscription
 from nfpo_deploy.types import GatePhase, Mode
+from sim2real_checks.faults.rogue import ROGUE
 
 QUEUE = QoSProfile(depth=50, reliability=ReliabilityPolicy.BEST_EFFORT, durability=DurabilityPolicy.VOLATILE)
 
@@ -25,13 +26,14 @@ class PermitChange(NamedTuple):
 
 
 class BridgeChange(NamedTuple):
-    """The first report of a phase, reason or guard; `ns` is CLOCK_MONOTONIC when the bridge sent it."""
+    """The first report of a phase, reason, guard or end; `ns` is CLOCK_MONOTONIC when the bridge sent it."""
 
     ns: int
     phase: GatePhase
     reason: str
     tripped: bool
     guard_active: bool
+    stopping: bool
 
 
 class Watcher:
@@ -47,11 +49,18 @@ class Watcher:
         """Take every message that has come."""
         while (permit := self._permits.take()) is not None:
             change = PermitChange(_monotonic_ns(permit), Mode(permit.mode), permit.reason)
+            if change.reason == ROGUE:
+                continue
             if not self.permits or self.permits[-1][1:] != change[1:]:
                 self.permits.append(change)
         while (status := self._statuses.take()) is not None:
             seen = BridgeChange(
-                _monotonic_ns(status), GatePhase(status.phase), status.reason, status.tripped, status.guard_active
+                _monotonic_ns(status),
+                GatePhase(status.phase),
+                status.reason,
+                status.tripped,
+                status.guard_active,
+                status.stopping,
             )
             if not self.bridge or self.bridge[-1][1:] != seen[1:]:
                 self.bridge.append(seen)

@@ -1,0 +1,167 @@
+"""Faults of processes: dead, frozen, crashed, out of memory, blocked; one, two, the launcher, or all at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from itertools import combinations
+
+from nfpo_deploy.types import Mode
+from sim2real_checks.faults.catalogue import ACTIVE, ALL, ROBOT, UP, Expect, Fault, Injection, React, in_modes
+from sim2real_checks.faults.processes import LAUNCHER
+
+DEADLY = {"kill": "SIGKILL", "segv": "SIGSEGV", "abort": "SIGABRT"}
+BLOCKED_S = 0.5
+"""How long an interpreter is blocked: longer than every timeout that must notice it."""
+RESUMED_S = 1.0
+"""After this time a frozen process comes back."""
+STRONGEST = ("sdk_bridge", "policy_inference", "safety_watchdog", "state_estimator")
+"""Processes whose loss must have consequences, the one with the earliest first."""
+BY_GATE, BY_GUARD, BY_WATCHDOG = ("gate",), ("guard",), ("watchdog",)
+GOES_DOWN_S = 9.0
+"""A bridge that is asked to end stands, sits and damps: about seven seconds."""
+NOTHING = Expect(React.ANY)
+
+
+def process_faults(processes: Sequence[str]) -> Iterator[Fault]:
+    """Every fault of the processes of a graph.
+
+    Args:
+        processes: their names, without the launcher and the robot.
+    """
+    for name in processes:
+        yield from _of_one(name)
+    yield from _of_robot()
+    for first, second in combinations(processes, 2):
+        yield from _of_two(first, second)
+    yield from _of_launcher()
+    yield from _of_all(processes)
+
+
+def after_loss(process: str) -> dict[Mode, Expect]:
+    """What must follow when a process no longer does its work, by mode.
+
+    Args:
+        process: name in the graph.
+    """
+    by_process = {
+        # The motors would keep the last command: the guards' reason to be.
+        "sdk_bridge": in_modes(ACTIVE, Expect(React.DAMP, "guard", by=BY_GUARD)),
+        "safety_watchdog": in_modes(ACTIVE, Expect(React.DAMP, "bridge", "permit_timeout", BY_GATE)),
+        "policy_inference": {Mode.WALK: Expect(React.DAMP, "bridge", "command_timeout", BY_GATE)},
+        "state_estimator": {Mode.WALK: Expect(React.STAND, "watchdog", "estimate_timeout", BY_WATCHDOG)},
+        ROBOT: in_modes(ACTIVE, Expect(React.DAMP, "bridge", "state_timeout", BY_GATE)),
+    }
+    modes = ALL if process in ("sdk_bridge", "safety_watchdog") else ACTIVE
+    return {**in_modes(modes, NOTHING), **by_process.get(process, {})}
+
+
+def _noticed(expect: dict[Mode, Expect]) -> dict[Mode, Expect]:
+    """The same where the launcher sees it, too, and may be faster: it asks the bridge to end."""
+    return {mode: replace(one, by=(*one.by, "bridge") if one.by else ()) for mode, one in expect.items()}
+
+
+def _signal(process: str, number: str) -> Injection:
+    return Injection("signal", process, {"signal": number})
+
+
+def _of_one(name: str) -> Iterator[Fault]:
+    expect = after_loss(name)
+    stop_quick = {"sdk_bridge": (Mode.READY,), "safety_watchdog": (Mode.STAND,), "policy_inference": (Mode.WALK,)}
+    for word, number in DEADLY.items():
+        quick = (Mode.WALK,) if name in ("sdk_bridge", "safety_watchdog") and word == "kill" else ()
+        yield Fault(f"{word} {name}", "process", (_signal(name, number),), _noticed(expect), True, quick=quick)
+    alone = (_signal(LAUNCHER, "SIGSTOP"), _signal(name, "SIGKILL"))
+    yield Fault(f"kill {name}, launcher frozen", "process", alone, expect, True)
+    stop = (_signal(name, "SIGSTOP"),)
+    yield Fault(f"stop {name}", "process", stop, expect, quick=stop_quick.get(name, ()))
+    yield Fault(
+        f"stop and continue {name}", "process", (_signal(name, "SIGSTOP"),), expect, undo_after=RESUMED_S, observe=3.0
+    )
+    block = Injection("saboteur", name, {"fault": "hold_gil", "seconds": BLOCKED_S})
+    yield Fault(f"block {name}", "process", (block,), expect)
+    # When an allocation fails, and what that ends, is up to the process: nothing may be violated.
+    exhaust = Injection("saboteur", name, {"fault": "exhaust_memory"})
+    yield Fault(f"exhaust memory of {name}", "process", (exhaust,), in_modes(tuple(expect), NOTHING), True, observe=4.0)
+
+
+def _of_robot() -> Iterator[Fault]:
+    """The robot itself dies or hangs: what it would have been told is seen on the wire."""
+    expect = after_loss(ROBOT)
+    for word, number in {"kill": "SIGKILL", "stop": "SIGSTOP"}.items():
+        yield Fault(
+            f"{word} {ROBOT}",
+            "process",
+            (_signal(ROBOT, number),),
+            expect,
+            word == "kill",
+            witness="wire",
+            continuous=False,
+        )
+    block = Injection("saboteur", ROBOT, {"fault": "hold_gil", "seconds": BLOCKED_S})
+    yield Fault(f"block {ROBOT}", "process", (block,), expect, witness="wire", continuous=False)
+
+
+def _of_two(first: str, second: str) -> Iterator[Fault]:
+    strongest = next((name for name in STRONGEST if name in (first, second)), first)
+    expect = {mode: one for mode, one in after_loss(strongest).items() if mode in UP}
+    for word, number in {"kill": "SIGKILL", "stop": "SIGSTOP"}.items():
+        both = (_signal(first, number), _signal(second, number))
+        dead = word == "kill"
+        yield Fault(f"{word} {first} and {second}", "pair", both, _noticed(expect) if dead else expect, dead)
+
+
+def _of_launcher() -> Iterator[Fault]:
+    ending = in_modes(ACTIVE, Expect(React.SIT, "shutdown"))
+    for word, number in {"Ctrl-C": "SIGINT", "SIGTERM": "SIGTERM", "closed terminal": "SIGHUP"}.items():
+        yield Fault(
+            f"{word} at the launcher",
+            "shutdown",
+            (_signal(LAUNCHER, number),),
+            ending,
+            True,
+            observe=GOES_DOWN_S,
+            ends_lying=True,
+        )
+    for word, number in DEADLY.items():
+        # The kernel tells its children to end.
+        yield Fault(
+            f"{word} {LAUNCHER}",
+            "shutdown",
+            (_signal(LAUNCHER, number),),
+            ending,
+            True,
+            observe=GOES_DOWN_S,
+            ends_lying=True,
+        )
+    yield Fault(f"stop {LAUNCHER}", "process", (_signal(LAUNCHER, "SIGSTOP"),), in_modes(UP, Expect(React.NONE)))
+
+
+def _of_all(processes: Sequence[str]) -> Iterator[Fault]:
+    """Everything on the computer is told to end at once; the robot is another computer."""
+    ending = in_modes(ACTIVE, Expect(React.SIT, "shutdown"))
+    everybody = (LAUNCHER, *processes)
+    for word, number in {"machine shutdown": "SIGTERM", "Ctrl-C": "SIGINT", "closed terminal": "SIGHUP"}.items():
+        yield Fault(
+            f"{word} at all processes",
+            "shutdown",
+            tuple(_signal(name, number) for name in everybody),
+            ending,
+            True,
+            observe=GOES_DOWN_S,
+            ends_lying=True,
+        )
+    twice = (
+        *(_signal(name, "SIGTERM") for name in everybody),
+        Injection("wait", options={"seconds": 0.1}),
+        *(_signal(name, "SIGTERM") for name in everybody),
+    )
+    yield Fault(
+        "machine shutdown, twice",
+        "shutdown",
+        twice,
+        in_modes(ACTIVE, Expect(React.DAMP, "shutdown")),
+        True,
+        observe=5.0,
+        ends_lying=True,
+    )
