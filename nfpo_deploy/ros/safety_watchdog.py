@@ -105,9 +105,10 @@ class SafetyWatchdog(LoopNode):
     def stopping(self, now_ns: int) -> bool:
         # It watches on until the robot is down: a healthy robot sits, and only then nobody needs to look any more.
         self._ending_since_ns = self._ending_since_ns or now_ns
-        if self.hurry() or now_ns - self._ending_since_ns > LONGEST_ENDING_S * NS:
+        down = self._watchdog.wind_down("the watchdog is being stopped", now_ns)
+        if not down and (self.hurry() or now_ns - self._ending_since_ns > LONGEST_ENDING_S * NS):
             self._watchdog.trip("the watchdog was stopped", now_ns)
-        self._stop_ticks += self._watchdog.wind_down("the watchdog is being stopped", now_ns)
+        self._stop_ticks += down
         self.tick(now_ns)
         return self._stop_ticks >= STOP_PERMITS
 

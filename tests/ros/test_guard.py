@@ -140,6 +140,7 @@ def test_killed_launcher_leaves_a_robot_that_sat_down(client, record, robot_doma
         launcher.stdout.close()
         client.spin(8.0)
     finally:
+        launcher.kill()
         sim.send_signal(signal.SIGINT)
         sim.wait(30)
     truth = np.load(record)
