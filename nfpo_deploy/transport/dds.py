@@ -10,7 +10,6 @@ would kill the process that holds the robot.
 
 from __future__ import annotations
 
-import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,19 +18,30 @@ from typing import Any
 
 from nfpo_deploy.errors import TransportError
 from nfpo_deploy.transport.dds_version import require_supported_dds
+from nfpo_deploy.transport.interface import check_interface
 from nfpo_deploy.transport.publisher import Publisher, PublisherDirectory
 
 # As Unitree's SDK has it. On loopback Cyclone then warns that it disables multicast; forbidding multicast
 # here would silence that, but participants no longer found each other. Participants announce themselves every second
-# instead of every 30: two that start together on loopback can miss each other's first announcement.
+# instead of every 30: two that start together on loopback can miss each other's first announcement. Without multicast
+# each program takes one participant index, of which there are nine by default; ours may go beyond. One that was killed
+# is forgotten after 5 s instead of 10: its readers and writers count as matched until then.
 _CONFIG = """<CycloneDDS><Domain Id="any">
 <General><Interfaces>
 <NetworkInterface name="{interface}" priority="default" multicast="default"/>
 </Interfaces></General>
-<Discovery><SPDPInterval>1 s</SPDPInterval></Discovery>
+<Discovery>
+<SPDPInterval>1 s</SPDPInterval><LeaseDuration>5 s</LeaseDuration><MaxAutoParticipantIndex>19</MaxAutoParticipantIndex>
+</Discovery>
 </Domain></CycloneDDS>"""
 READER_DEPTH = 8
 """Samples kept between two reads: enough to count what came while the reader slept for a few periods."""
+
+MAX_BLOCKING_MS = 1
+"""Longest time that a write may wait for a slow reliable reader, half a period of the bridge's loop. With history
+depth 1 it never has to (measured: docs/wire.md); Unitree's SDK would wait 100 ms."""
+_TIMEOUT = -10
+_LOG_ALL, _LOG_FATAL = 7, 1
 
 _lock = threading.Lock()
 _domains: dict[int, _OpenDomain] = {}
@@ -42,17 +52,6 @@ class _OpenDomain:
     interface: str
     domain: Any
     users: int
-
-
-def check_interface(interface: str) -> None:
-    """Raise TransportError, listing the interfaces that exist, unless `interface` is one of them."""
-    names = [name for _, name in socket.if_nameindex()]
-    if interface not in names:
-        problem = f"interface {interface!r} does not exist" if interface else "no network interface given"
-        raise TransportError(
-            f"{problem}; existing interfaces: {', '.join(names)}. Name the one that is wired to the robot, "
-            "or lo for the simulated robot on this computer"
-        )
 
 
 class DdsParticipant:
@@ -88,8 +87,13 @@ class DdsParticipant:
         """Reliable writer of `topic`, history depth 1; `user_data` tells every reader who writes."""
         from cyclonedds.pub import DataWriter
         from cyclonedds.qos import Policy, Qos
+        from cyclonedds.util import duration
 
-        qos = Qos(Policy.Userdata(data=user_data)) if user_data else None
+        qos = Qos(
+            Policy.Reliability.Reliable(duration(milliseconds=MAX_BLOCKING_MS)),
+            Policy.History.KeepLast(1),
+            Policy.Userdata(data=user_data),
+        )
         opened = self._topic(topic, data_type)
         entity = _guard(f"create a writer of {topic}", DataWriter, self._participant, opened, qos)
         self._entities.append(entity)
@@ -135,19 +139,26 @@ class DdsParticipant:
 
 
 class RawWriter:
-    """Writes CDR samples (encapsulation header included, a multiple of 4 bytes)."""
+    """Writes CDR samples (encapsulation header included, a multiple of 4 bytes).
+
+    Attributes:
+        timeouts: samples not sent because a reliable reader was too slow.
+    """
 
     def __init__(self, topic: str, entity: Any) -> None:
         from cyclonedds._clayer import ddspy_write
 
         self.topic = topic
         self.entity = entity
+        self.timeouts = 0
         self._write = ddspy_write
 
     def write(self, sample: bytes) -> None:
-        """Send one sample; TransportError where DDS refuses it."""
+        """Send one sample; TransportError where DDS refuses it. A network that is down is no error."""
         code = self._write(self.entity._ref, sample)
-        if code < 0:
+        if code == _TIMEOUT:
+            self.timeouts += 1
+        elif code < 0:
             raise TransportError(f"writing {self.topic} failed with DDS code {code}")
 
     def write_message(self, message: Any) -> None:
@@ -235,10 +246,15 @@ def _acquire_domain(interface: str, domain_id: int) -> None:
     with _lock:
         opened = _domains.get(domain_id)
         if opened is None:
+            _log(_LOG_ALL)
             domain = _guard(
-                f"open DDS domain {domain_id} on {interface} (is it in use in this process already?)",
+                f"open DDS domain {domain_id} on {interface} (is it in use in this process already, or by more than "
+                "19 other programs?)",
                 Domain, domain_id, _CONFIG.format(interface=interface),
             )  # fmt: skip
+            # While the link is down Cyclone writes a line to stderr for every packet, from the thread that sends: a
+            # reader of stderr that stalls would stop the loop that commands the motors.
+            _log(_LOG_FATAL)
             _domains[domain_id] = _OpenDomain(interface, domain, 1)
         elif opened.interface != interface:
             raise TransportError(
@@ -256,6 +272,12 @@ def _release_domain(domain_id: int) -> None:
         if opened.users == 0:
             del _domains[domain_id]
             _delete(opened.domain)
+
+
+def _log(mask: int) -> None:
+    from cyclonedds.internal import DDS
+
+    DDS._dll_handle.dds_set_log_mask(mask)
 
 
 def _delete(entity: Any) -> None:
