@@ -82,6 +82,13 @@ COMMANDS = (
         "list, show and repair what the flight recorder wrote",
         "nfpo log show latest",
     ),
+    Command(
+        "soak",
+        "sim2real_checks.soak.command:soak",
+        "walk for an hour with random commands under load and find whatever wears out",
+        "nfpo soak --minutes 60",
+        "sim,ros",
+    ),
     Command("train", "nfpo_train.commands:train", "train a policy", "nfpo train go2_walk", "train"),
     Command(
         "export",

@@ -180,18 +180,18 @@ def _show(result: Result, console: Console) -> None:
 
 def context_of(args: FaultsArgs) -> dict[str, Any]:
     """What the results belong to."""
-    commit = subprocess.run(
-        ["git", "describe", "--always", "--dirty"],
-        cwd=Path(__file__).parent,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    return {"quick": args.quick, "repeats": args.repeats, "policy": args.policy, **describe_computer()}
+
+
+def describe_computer() -> dict[str, Any]:
+    """When, on what, and with which version."""
+    command = ["git", "describe", "--always", "--dirty"]
+    try:
+        words = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=False).stdout
+    except OSError:
+        words = ""
     return {
         "ended": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "commit": commit.stdout.strip() or "unknown",
+        "commit": words.strip() or "unknown",
         "computer": f"{os.cpu_count()} cores, load {os.getloadavg()[2]:.1f}, {platform.machine()}",
-        "quick": args.quick,
-        "repeats": args.repeats,
-        "policy": args.policy,
     }
