@@ -135,10 +135,13 @@ class Soak:
         realtime.adopt_priority(lower_by=2)
         log.unlink(missing_ok=True)
         with ExitStack() as stack:
+            # Last of all, whatever ends the run: the witness has written everything then.
+            stack.callback(self._read_wire)
             operator = Operator(options.ros_domain_id)
             stack.callback(operator.close)
-            own = {SIMULATOR: Child(robot.command(sys.executable), {}, log)}
-            stack.callback(own[SIMULATOR].stop, STOP_S)
+            (self._folder / WITNESS_FILE).unlink(missing_ok=True)
+            robot_child = Child(robot.command(sys.executable), {}, log)
+            stack.callback(robot_child.stop, STOP_S)
             witness = [sys.executable, "-m", "sim2real_checks.soak.witness", "--out", str(self._folder / WITNESS_FILE)]
             witness_child = Child([*witness, "--domain-id", str(options.domain_id)], {}, log)
             stack.callback(witness_child.stop, STOP_S)
@@ -154,10 +157,15 @@ class Soak:
             for _ in range(options.load):
                 burner = Child([sys.executable, "-m", "sim2real_checks.soak.burner"], {}, log)
                 stack.callback(burner.stop, 1.0)
-            processes = {**launched.processes, SIMULATOR: own[SIMULATOR].id}
+            processes = {**launched.processes, SIMULATOR: robot_child.id}
             yield from self._wander(drive, permits, processes)
             self._sit_down(drive)
-        self.log.wire = _read_lines(self._folder / WITNESS_FILE)
+
+    def _read_wire(self) -> None:
+        path = self._folder / WITNESS_FILE
+        if path.exists():
+            lines = path.read_text().splitlines(keepends=True)
+            self.log.wire = [json.loads(line) for line in lines if line.endswith("\n")]
 
     def _poll(self, permits: PermitClock, launched: LaunchedGraph) -> None:
         permits.poll()
@@ -280,9 +288,3 @@ def _cpu_seconds(pid: int) -> float:
         return (int(fields[11]) + int(fields[12])) / TICKS_S
     except (OSError, IndexError):
         return math.nan
-
-
-def _read_lines(path: Path) -> list[dict[str, Any]]:
-    if not path.exists():
-        return []
-    return [json.loads(line) for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
