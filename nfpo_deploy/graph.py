@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import os
 import shlex
+import signal
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +25,8 @@ GUARDS = ("guard", "guard_backup")
 SIMULATOR = "robot_sim"
 NO_POLICY = "none"
 MAX_DOMAIN_ID = 232
+AT_ONCE = signal.SIGUSR1
+"""Tells a node to end without the slow way down; the same as a second SIGINT."""
 # A bridge that is asked to end sits the robot down and damps it: about six seconds for a Go2.
 BRIDGE_STOP_TIMEOUT_S = 12.0
 # Longer than the bridge's: asked together, as by `ros2 launch`, a node must not be killed before the robot is down.

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable
 from types import FrameType
 
-from nfpo_deploy.graph import GRAPHS, Graph, Process, build_graph, parse_arguments, show_arguments
+from nfpo_deploy.graph import AT_ONCE, GRAPHS, Graph, Process, build_graph, parse_arguments, show_arguments
 
 POLL_S = 0.05
 KILL_WAIT_S = 2.0
@@ -125,17 +125,22 @@ class Supervisor:
         self._hurry = True
         for process in self.graph.processes:
             child = self._children.get(process.name)
-            if self.reason and process.stop_rank == 0 and child is not None and child.poll() is None:
-                child.send_signal(signal.SIGTERM)
+            if self.reason and child is not None and child.poll() is None:
+                self._damp_at_once(process)
+
+    def _damp_at_once(self, process: Process) -> None:
+        # Only ROS nodes know this signal.
+        if process.executable:
+            self._children[process.name].send_signal(AT_ONCE)
 
     def _stop_rank(self, processes: list[Process]) -> None:
         for process in processes:
             child = self._children[process.name]
             if child.poll() is None:
-                child.send_signal(signal.SIGINT)
+                # Not SIGINT: a second one means "at once" to a node, and it may have had one from the terminal.
+                child.send_signal(signal.SIGTERM)
                 if self._hurry:
-                    # Another number, because two of the same may arrive as one.
-                    child.send_signal(signal.SIGTERM)
+                    self._damp_at_once(process)
         # A child that was suspended would never see its signal.
         for process in processes:
             if self._children[process.name].poll() is None:

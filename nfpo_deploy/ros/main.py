@@ -20,6 +20,7 @@ from rclpy.executors import SingleThreadedExecutor  # noqa: E402
 from rclpy.lifecycle import TransitionCallbackReturn  # noqa: E402
 from rclpy.signals import SignalHandlerOptions  # noqa: E402
 
+from nfpo_deploy.graph import AT_ONCE  # noqa: E402
 from nfpo_deploy.realtime import adopt_priority  # noqa: E402
 
 if TYPE_CHECKING:
@@ -30,16 +31,20 @@ COLLECT_PERIOD_S = 5.0
 THREAD_SWITCH_S = 0.0005
 
 
+
 class Stop:
-    """Set by SIGINT, SIGTERM and SIGHUP."""
+    """Set by SIGINT, SIGTERM and SIGHUP; `hurry` by a second SIGINT or SIGUSR1.
+
+    A second SIGTERM or SIGHUP is no hurry: at a shutdown the system and the launcher both send one.
+    """
 
     def __init__(self) -> None:
         self.signal = 0
-        self.count = 0
+        self.hurry = False
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
+        self.hurry = self.hurry or number == AT_ONCE or (number == signal.SIGINT == self.signal)
         self.signal = number
-        self.count += 1
 
 
 def run_nodes(node_types: Sequence[type[LoopNode]], arguments: list[str] | None = None) -> int:
@@ -53,7 +58,7 @@ def run_nodes(node_types: Sequence[type[LoopNode]], arguments: list[str] | None 
     """
     scheduling = adopt_priority()
     stop = Stop()
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, AT_ONCE):
         signal.signal(number, stop)
     # rclpy's own handlers would invalidate the context at once, while the bridge still has to damp and report.
     rclpy.init(args=sys.argv if arguments is None else arguments, signal_handler_options=SignalHandlerOptions.NO)
@@ -61,7 +66,7 @@ def run_nodes(node_types: Sequence[type[LoopNode]], arguments: list[str] | None 
     sys.setswitchinterval(THREAD_SWITCH_S)
     nodes = [node_type() for node_type in node_types]
     for node in nodes:
-        node.hurry = lambda: stop.count > 1
+        node.hurry = lambda: stop.hurry
     if scheduling:
         nodes[0].get_logger().info(scheduling)
     executor = SingleThreadedExecutor()

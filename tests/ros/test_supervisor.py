@@ -17,7 +17,7 @@ import signal, sys, time
 behaviour, code = sys.argv[1], int(sys.argv[2])
 stop = []
 if behaviour != "default":
-    signal.signal(signal.SIGINT, lambda *_: behaviour == "deaf" or stop.append(1))
+    signal.signal(signal.SIGTERM, lambda *_: behaviour == "deaf" or stop.append(1))
 print("up", flush=True)
 if behaviour == "ends":
     time.sleep(0.3)
