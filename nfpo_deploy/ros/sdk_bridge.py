@@ -67,7 +67,7 @@ class SdkBridge(LoopNode):
         self._roll = GuardRoll(self._mailbox, spec.safety.guard_status_timeout)
         self._factory_mode = FactoryMode(settings["interface"], settings["domain_id"])
         self._transport: Transport = open_transport(spec, settings["interface"], settings["domain_id"])
-        self._peers: Any = self._transport.peer_versions() if hasattr(self._transport, "peer_versions") else None
+        self._peers = self._transport.peer_versions()
         self._network_problem = ""
         self._peers_timer: Any = self.create_timer(PEERS_PERIOD_S, self._look_at_peers)
         self._states = self.publish_on(RobotStateMsg, topics.ROBOT_STATE, SENSOR_QOS)
@@ -158,7 +158,7 @@ class SdkBridge(LoopNode):
         if getattr(self, "_peers_timer", None) is not None:
             self.destroy_timer(self._peers_timer)
             self._peers_timer = None
-        for name in ("_transport", "_peers", "_mailbox"):
+        for name in ("_transport", "_mailbox"):
             resource = getattr(self, name, None)
             if resource is not None:
                 resource.close()
@@ -251,13 +251,11 @@ class SdkBridge(LoopNode):
         self._permit_ns = time.monotonic_ns()
 
     def _look_at_peers(self) -> None:
-        if self._peers is None:
-            return
         self._peers.poll()
-        foreign = "; ".join(peer.describe() for peer in self._peers.foreign())
-        if foreign and foreign != self._network_problem:
-            self.get_logger().error(f"foreign DDS on the robot's network, it can crash the robot's programs: {foreign}")
-        self._network_problem = foreign
+        problem = self._peers.problem
+        if problem and problem != self._network_problem:
+            self.get_logger().error(problem)
+        self._network_problem = problem
 
     # What others see.
 
