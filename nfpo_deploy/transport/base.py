@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+from nfpo_deploy.transport.peers import PeerVersions
 from nfpo_deploy.types import MotorCommand, RobotState
 
 
@@ -97,6 +98,13 @@ class Transport(Protocol):
     @property
     def identity_problem(self) -> str:
         """Why this cannot be the robot of the spec, or not the only one; "" when nothing speaks against it."""
+        ...
+
+    def peer_versions(self) -> PeerVersions:
+        """Who else speaks DDS on the robot's network, and in which version; always the same object.
+
+        To be polled from a thread other than the one that reads and writes. Raises: TransportError: cannot listen.
+        """
         ...
 
     def close(self) -> None:

@@ -13,6 +13,7 @@ from nfpo_deploy.transport.identity import IdentityCheck, SingleSource
 from nfpo_deploy.transport.lowcmd_watch import BRIDGE, LOW_CMD_TOPIC, LowCmdWatch, user_data
 from nfpo_deploy.transport.mapping import LowCmdEncoder, LowStateDecoder
 from nfpo_deploy.transport.motion_switcher import MotionSwitcherClient
+from nfpo_deploy.transport.peers import PeerVersions
 from nfpo_deploy.types import MotorCommand, RobotState
 from robots.loader import RobotSpec
 
@@ -47,6 +48,7 @@ class UnitreeTransport:
         self._command = LowCmdEncoder(spec)
         self._lowcmd_count = 0
         self._switcher: MotionSwitcherClient | None = None
+        self._peers: PeerVersions | None = None
 
     def read_state(self) -> RobotState | None:
         self._watch.poll()
@@ -113,7 +115,14 @@ class UnitreeTransport:
     def identity_problem(self) -> str:
         return self._identity.problem or self._source.problem
 
+    def peer_versions(self) -> PeerVersions:
+        if self._peers is None:
+            self._peers = PeerVersions(self._participant.interface, self._participant.domain_id)
+        return self._peers
+
     def close(self) -> None:
+        if self._peers is not None:
+            self._peers.close()
         self._participant.close()
 
     def _motion_switcher(self) -> MotionSwitcherClient:
