@@ -75,7 +75,7 @@ class IdentityCheck:
     def _voltage_finding(self, record: np.ndarray) -> str:
         if "power_v" not in (record.dtype.names or ()):
             return ""
-        voltage = float(record["power_v"])
+        voltage = round(float(record["power_v"]), 3)  # the message has single precision
         low, high = self._spec.voltage_range
         if math.isfinite(voltage) and voltage > _REPORTED_V and not low <= voltage <= high:
             return f"its battery has {voltage:.1f} V, expected {low} to {high} V"

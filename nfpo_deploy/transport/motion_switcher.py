@@ -19,6 +19,7 @@ SELECT_MODE = 1002
 RELEASE_MODE = 1003
 _RELEASE_PERIOD_S = 0.2
 _ATTEMPT_S = 2.0
+_SHORTEST_ATTEMPT_S = 0.5
 _UNKNOWN_MODE = 7004
 
 
@@ -55,8 +56,9 @@ class MotionSwitcherClient:
         if not name:
             raise TransportError('no built-in controller named to restore; release_mode returned "": none was active')
         deadline = time.monotonic() + timeout_s
-        problem = "the motion switcher was not asked"
-        while (left := deadline - time.monotonic()) > 0:
+        problem = ""
+        # An attempt too short for an answer would only hide what the last one said.
+        while (left := deadline - time.monotonic()) > (_SHORTEST_ATTEMPT_S if problem else 0.0):
             try:
                 if self._select_and_check(name, min(left, _ATTEMPT_S)):
                     return
