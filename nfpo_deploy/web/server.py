@@ -1,16 +1,22 @@
 """The page's own server: files, the control channel, and the proxy in front of the 3D view.
 
 It runs in a thread of its own. What it says to the rest goes through a queue and `WebLink`; what the rest says to it is
-one text for all pages. The 3D view (viser) has no access control, and any of its clients may open a public tunnel to
-it; so it listens on loopback, and this proxy passes nothing on from browsers but the connection itself.
+one text for all pages.
+
+The 3D view (viser) has no access control, and any of its clients may open a public tunnel to it; so it listens on
+loopback, and this proxy passes nothing on from browsers but the connection itself. Its script runs in a sandboxed
+frame, where it can neither touch the buttons nor, in browsers that give such frames a process, hold up their thread. A
+sandboxed frame has no cookies: its address, which only the page is told, is its key.
 """
 
 from __future__ import annotations
 
 import asyncio
+import hmac
 import itertools
 import json
 import queue
+import secrets
 import threading
 import time
 from collections import deque
@@ -39,7 +45,11 @@ HEADERS = {
     "X-Frame-Options": "SAMEORIGIN",
 }
 PAGE_POLICY = "default-src 'self'; img-src 'self' data:; frame-ancestors 'none'"
+VIEW_POLICY = "sandbox allow-scripts; frame-ancestors 'self'"
 VIEW_HEADERS = ("Content-Type", "Content-Encoding")
+VIEW = "/view-"
+"""Start of the view's address; its key follows."""
+VIEW_OPTIONS = "/?darkMode&fixedDpr=1"
 
 
 class PageRequest(NamedTuple):
@@ -78,6 +88,7 @@ class WebServer:
         """
         self._host, self._port = host, port
         self._access, self._link, self._view_port = access, link, view_port
+        self._view_path = VIEW + secrets.token_urlsafe(24)
         self._numbers = itertools.count(1)
         self._pages: dict[int, _Page] = {}
         self._thread: threading.Thread | None = None
@@ -125,7 +136,8 @@ class WebServer:
 
     def broadcast(self, status: dict[str, Any]) -> None:
         """Send a status to every page; one that cannot keep up gets the newest only."""
-        text = json.dumps(status, allow_nan=False)
+        view = None if self._view_port is None else self._view_path + VIEW_OPTIONS
+        text = json.dumps(status | {"view": view}, allow_nan=False)
         self._in_loop(self._offer, None, text, False)
 
     def answer(self, page: int | None, answer: dict[str, Any]) -> None:
@@ -162,7 +174,8 @@ class WebServer:
         application.router.add_get("/", self._index)
         application.router.add_get("/control", self._control)
         application.router.add_post("/estop", self._estop)
-        application.router.add_get("/view{path:(/.*)?}", self._view)
+        if self._view_port is not None:
+            application.router.add_get(self._view_path + "{path:(/.*)?}", self._view)
         application.router.add_static("/static", STATIC)
         runner = web.AppRunner(application, access_log=None, handle_signals=False, shutdown_timeout=1.0)
         # The view's files and messages pass through as they are.
@@ -182,6 +195,9 @@ class WebServer:
         access, host = self._access, request.headers.get("Host")
         if not access.host_allowed(host):
             return web.Response(status=403, text="this page answers to localhost only\n")
+        if self._is_view(request):
+            shown: web.StreamResponse = await handler(request)
+            return shown
         if not access.open and not access.knows(request.cookies.get(COOKIE)):
             return self._login(request)
         changes = request.method != "GET" or "Upgrade" in request.headers
@@ -189,6 +205,10 @@ class WebServer:
             return web.Response(status=403, text="this came from another site's page\n")
         response: web.StreamResponse = await handler(request)
         return response
+
+    def _is_view(self, request: web.Request) -> bool:
+        given = request.path[: len(self._view_path)].encode()
+        return self._view_port is not None and hmac.compare_digest(given, self._view_path.encode())
 
     def _login(self, request: web.Request) -> web.Response:
         address, now = request.remote or "", time.monotonic()
@@ -252,14 +272,13 @@ class WebServer:
     # The 3D view.
 
     async def _view(self, request: web.Request) -> web.StreamResponse:
-        if self._view_port is None:
-            return web.Response(status=404, text="no 3D view: viser is not installed\n")
         if "Upgrade" in request.headers:
             return await self._view_messages(request)
         url = f"http://127.0.0.1:{self._view_port}{request.match_info['path'] or '/'}"
         accepted = {"Accept-Encoding": request.headers.get("Accept-Encoding", "")}
         async with self._client.get(url, headers=accepted) as answer:
             headers = {name: answer.headers[name] for name in VIEW_HEADERS if name in answer.headers}
+            headers["Content-Security-Policy"] = VIEW_POLICY
             return web.Response(status=answer.status, body=await answer.read(), headers=headers)
 
     async def _view_messages(self, request: web.Request) -> web.StreamResponse:

@@ -69,6 +69,8 @@ class RobotView:
     def _set_scene(self) -> None:
         server = self._server
         server.gui.configure_theme(dark_mode=True, show_logo=False, show_share_button=False, control_width="small")
+        server.gui.main_panel.minimize()
+        server.scene.configure_default_lights(cast_shadow=False)
         server.scene.set_up_direction("+z")
         server.scene.set_background_image(np.full((2, 2, 3), np.array(SKY) * 255, dtype=np.uint8))
         self._floor = server.scene.add_grid(

@@ -10,6 +10,7 @@ import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
@@ -31,8 +32,9 @@ from nfpo_deploy.web.view import RobotView
 from robots.loader import load_robot
 
 TOKEN = "correct-horse-battery"
-PATHS = ["/", "/static/page.js", "/static/page.css", "/view/", "/view/index.html", "/control", "/estop", "/nothing"]
-SOCKETS = ["/control", "/view", "/view/"]
+PAGES = ["/", "/static/page.js", "/static/page.css"]
+PATHS = [*PAGES, "/view-guess/", "/view-guess/index.html", "/control", "/estop", "/nothing"]
+SOCKETS = ["/control", "/view-guess", "/view-guess/"]
 
 
 @pytest.fixture(scope="module")
@@ -86,6 +88,13 @@ async def socket_status(session, url: str, **headers: str) -> int:
         return error.status
 
 
+async def view_of(session, server: WebServer, url: str) -> str:
+    """Path of the 3D view, as the page is told it."""
+    async with session.ws_connect(url + "/control") as ws:
+        server.broadcast({"status": 0})
+        return urlsplit((await ws.receive_json(timeout=10))["view"]).path.rstrip("/")
+
+
 @pytest.mark.parametrize("cookie", [None, TOKEN, "x" * 43, ""])
 def test_without_a_session_nothing_is_served(serve, cookie: str | None) -> None:
     server = serve(TOKEN)
@@ -113,10 +122,17 @@ def test_the_right_token_once_and_then_the_cookie(serve) -> None:
             cookie = response.headers["Set-Cookie"]
             text = await response.text()
         assert "HttpOnly" in cookie and "SameSite=Strict" in cookie and TOKEN not in cookie and TOKEN not in text
-        for path in PATHS[:5]:
+        shown = await view_of(session, server, url)
+        for path in (*PAGES, shown, shown + "/", shown + "/index.html"):
             assert await status_of(session, url + path) == 200, path
-        for path in SOCKETS:
+        for path in ("/control", shown, shown + "/"):
             assert await socket_status(session, url + path) == 101, path
+        # The view's address is all that its frame has; it opens nothing else.
+        async with aiohttp.ClientSession() as frame:
+            assert await status_of(frame, url + shown + "/") == 200
+            assert await socket_status(frame, url + shown, Origin="null") == 101
+            assert await status_of(frame, url + shown + "/../") == 401
+            assert await status_of(frame, url + shown[:-1] + "/") == 401
         assert await status_of(session, url + "/estop", "POST") == 202
 
     browse(server, talk)
@@ -148,7 +164,7 @@ def test_other_sites_in_the_same_browser_can_do_nothing(serve, token: str, origi
             assert await status_of(session, f"{url}/?token={token}") == 200
         for path in SOCKETS:
             assert await socket_status(session, url + path, Origin=origin) == 403, path
-            assert await socket_status(session, url + path, Origin=url) == 101, path
+        assert await socket_status(session, url + "/control", Origin=url) == 101
         assert await status_of(session, url + "/estop", "POST", headers={"Origin": origin}) == 403
 
     browse(server, talk)
@@ -225,7 +241,7 @@ def test_beats_and_requests_arrive_and_answers_return(serve) -> None:
             for number, held in ((1, False), (2, True)):
                 link.sent(number, time.monotonic_ns())
                 server.broadcast({"status": number})
-                assert (await ws.receive_json(timeout=10)) == {"status": number}
+                assert (await ws.receive_json(timeout=10))["status"] == number
                 await ws.send_json({"beat": number, "held": held, "velocity": [0.25, 0, -0.5]})
             await ws.send_json({"request": "walk", "number": 7})
             page, number, request = await asyncio.to_thread(server.requests.get, timeout=10)
@@ -259,7 +275,7 @@ def test_nonsense_ends_the_connection_and_nothing_else(serve, message: str | byt
             closed = await ws.receive(timeout=10)
             assert closed.type in (aiohttp.WSMsgType.CLOSE, aiohttp.WSMsgType.CLOSED)
             server.broadcast({"status": 1})
-            assert (await bystander.receive_json(timeout=10)) == {"status": 1}
+            assert (await bystander.receive_json(timeout=10))["status"] == 1
 
     browse(server, talk)
     assert server.requests.empty() and link.output(time.monotonic_ns()) == (False, None)
@@ -331,7 +347,10 @@ def test_the_view_shows_and_hears_nothing(serve, view: RobotView, monkeypatch: p
                     received += (await ws.receive(timeout=0.5)).type is aiohttp.WSMsgType.BINARY
             return received
 
-    assert browse(server, lambda session, url: frames(session, url + "/view")) > 3
+    async def through_the_proxy(session, url) -> int:
+        return await frames(session, url + await view_of(session, server, url))
+
+    assert browse(server, through_the_proxy) > 3
     # And who reaches viser itself, on this computer, cannot open a tunnel either.
     assert browse(server, lambda session, url: frames(session, f"http://127.0.0.1:{view.port}/")) > 3
     time.sleep(0.5)

@@ -9,7 +9,7 @@ const KEYS = { w: [1, 0, 0], s: [-1, 0, 0], q: [0, 1, 0], e: [0, -1, 0], a: [0, 
 
 const $ = (id) => document.getElementById(id);
 const state = { socket: null, echo: -1, heard: 0, number: 0, status: {}, pads: { move: null, turn: null }, keys: new Set(),
-  asked: [[], [], []], measured: [[], [], []] };
+  asked: [[], [], []], measured: [[], [], []], view: null };
 
 // What is held. A pad or key counts from the press to the release, wherever the pointer goes.
 
@@ -97,6 +97,10 @@ function number(value, digits, unit) {
 
 function show(status) {
   const mode = status.mode || "";
+  if (status.view !== state.view) {
+    state.view = status.view;
+    if (status.view) $("view").src = status.view;
+  }
   $("mode").textContent = mode || "NO WATCHDOG";
   $("mode").dataset.mode = mode;
   $("reason").textContent = status.reason || "";
