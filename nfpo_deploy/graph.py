@@ -6,24 +6,25 @@ Two programs turn it into running processes: `go2_walk.launch.py` for the real `
 
 from __future__ import annotations
 
-import difflib
 import os
 import shlex
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from nfpo_deploy import realtime
-from nfpo_deploy.errors import GraphError, PolicyError
+from nfpo_deploy.errors import GraphError, PolicyError, SafetyError
+from nfpo_deploy.graph_arguments import GRAPHS, check_names
+from nfpo_deploy.operator.arbitration import parse_sources
 from robots.loader import RobotSpec, load_robot
 
 PACKAGE = "nfpo_deploy"
 NODES = ("sdk_bridge", "state_estimator", "policy_inference", "safety_watchdog")
 GUARDS = ("guard", "guard_backup")
 SIMULATOR = "robot_sim"
-NO_POLICY = "none"
+NO_POLICY = NOBODY = "none"
 MAX_DOMAIN_ID = 232
 AT_ONCE = signal.SIGUSR1
 """Tells a node to end without the slow way down; the same as a second SIGINT."""
@@ -33,36 +34,9 @@ BRIDGE_STOP_TIMEOUT_S = 12.0
 NODE_STOP_TIMEOUT_S = 12.0
 # After the bridge's death a guard damps for as long as the gate would.
 GUARD_STOP_TIMEOUT_S = 20.0
+# It records until the robot is down, and closes its files.
+RECORDER_STOP_TIMEOUT_S = 25.0
 TRUE, FALSE = ("true", "1", "yes", "on"), ("false", "0", "no", "off")
-
-
-@dataclass(frozen=True)
-class Argument:
-    """A launch argument, given as `name:=value`."""
-
-    name: str
-    default: str
-    description: str
-
-
-GO2_WALK = (
-    Argument("sim", "false", "start a simulated robot on the loopback interface: true or false"),
-    Argument("interface", "", "network interface wired to the robot, for example eth0; sim:=true uses lo"),
-    Argument("policy", "walk", "ONNX file, or the name of a policy of the robot; 'none' only stands and sits"),
-    Argument("robot", "go2", "robot folder under robots/"),
-    Argument("domain_id", "0", "DDS domain of the robot; real robots use 0"),
-    Argument("ros_domain_id", "42", "ROS domain; never the robot's, their messages would mix"),
-    Argument("composed", "false", "run the four nodes in one process: true or false"),
-    Argument("release_mode", "true", "release the robot's built-in controller first: true or false"),
-    Argument("restore_mode", "false", "give the robot back to that controller at the end: true or false"),
-    Argument("realtime_priority", "10", "SCHED_FIFO priority where the system permits it; 0 never asks"),
-    Argument("params_file", "", "YAML file with node parameters, as config/go2_walk.yaml"),
-    Argument("record", "", "log the simulator's ground truth to this .npz or .csv file (sim:=true)"),
-    Argument("video", "", "write an .mp4 of the simulated run to this file at the end (sim:=true)"),
-    Argument("sim_options", "", "further options of the simulator, for example '--push 5,0.5,0'"),
-    Argument("log_level", "info", "level of the nodes' log: debug, info, warn or error"),
-)
-GRAPHS: dict[str, tuple[Argument, ...]] = {"go2_walk": GO2_WALK}
 
 
 @dataclass(frozen=True)
@@ -82,6 +56,8 @@ class Process:
     log_level: str = "info"
     may_end: bool = False
     """Whether exit status 0 is an orderly end of the whole graph; any other exit is always a failure of it."""
+    vital: bool = True
+    """Whether the graph ends with the process; without it, the others go on."""
     stop_rank: int = 1
     """Lower ranks are stopped first, and have gone before the next rank is asked to."""
     stop_timeout_s: float = 5.0
@@ -119,40 +95,6 @@ class Graph:
         return {process.name: process for process in self.processes}[name]
 
 
-def parse_arguments(graph: str, words: Sequence[str]) -> dict[str, str]:
-    """Turn `name:=value` words into a mapping.
-
-    Raises:
-        GraphError: unknown graph, a word of another form, an unknown or repeated name.
-    """
-    if graph not in GRAPHS:
-        raise GraphError(f"unknown graph {graph!r}; known: {', '.join(GRAPHS)}")
-    values: dict[str, str] = {}
-    for word in words:
-        name, separator, value = word.partition(":=")
-        if not separator or not name:
-            raise GraphError(f"expected <name>:=<value>, got {word!r}")
-        if name in values:
-            raise GraphError(f"argument {name!r} is given twice: {values[name]!r} and {value!r}")
-        values[name] = value
-    check_names(graph, values)
-    return values
-
-
-def check_names(graph: str, values: Mapping[str, str]) -> None:
-    """Refuse names that the graph does not know.
-
-    Raises:
-        GraphError: lists the known arguments and the closest one.
-    """
-    known = [argument.name for argument in GRAPHS[graph]]
-    for name in values:
-        if name not in known:
-            close = difflib.get_close_matches(name, known, n=1)
-            hint = f"; did you mean {close[0]!r}?" if close else ""
-            raise GraphError(f"unknown argument {name!r} of {graph}{hint} Known: {', '.join(known)}")
-
-
 def build_graph(graph: str, given: Mapping[str, str], environment: Mapping[str, str] | None = None) -> Graph:
     """Describe the processes of a launch; nothing is started, but what can be wrong is found here.
 
@@ -180,7 +122,12 @@ def build_graph(graph: str, given: Mapping[str, str], environment: Mapping[str, 
         )
     interface = _interface(values["interface"], sim)
     policy = _policy(values["policy"], spec)
-    processes = [*_guards(values, interface, domain_id), *_node_processes(values, interface, domain_id, policy)]
+    processes = [
+        *_recorder(values, interface, domain_id, policy),
+        *_guards(values, interface, domain_id),
+        *_node_processes(values, interface, domain_id, policy),
+        *_operators(values),
+    ]
     if sim:
         processes.insert(0, _simulator(values, interface, domain_id))
     else:
@@ -188,15 +135,6 @@ def build_graph(graph: str, given: Mapping[str, str], environment: Mapping[str, 
     shared = _environment(ros_domain_id, os.environ if environment is None else environment)
     shared[realtime.VARIABLE] = str(_integer(values, "realtime_priority", 0, realtime.MAX_PRIORITY))
     return Graph(graph, tuple(processes), shared)
-
-
-def show_arguments(graph: str) -> str:
-    """Text of `--show-args`, in the form of `ros2 launch`."""
-    lines = ["Arguments (pass arguments as '<name>:=<value>'):"]
-    for argument in GRAPHS[graph]:
-        lines += ["", f"    '{argument.name}':", f"        {argument.description}"]
-        lines += [f"        (default: '{argument.default}')"]
-    return "\n".join(lines)
 
 
 def resolve_policy(value: str, spec: RobotSpec) -> Path:
@@ -229,10 +167,6 @@ def _policy(value: str, spec: RobotSpec) -> Path | None:
 
 def _node_processes(values: Mapping[str, str], interface: str, domain_id: int, policy: Path | None) -> list[Process]:
     robot = values["robot"]
-    params_file = _file(values, "params_file")
-    log_level = values["log_level"].lower()
-    if log_level not in ("debug", "info", "warn", "error"):
-        raise GraphError(f"log_level must be debug, info, warn or error, got {values['log_level']!r}")
     bridge = {
         "robot": robot,
         "interface": interface,
@@ -248,7 +182,7 @@ def _node_processes(values: Mapping[str, str], interface: str, domain_id: int, p
     }
     if policy is None:
         del parameters["policy_inference"]
-    common: dict[str, Any] = {"params_file": params_file, "log_level": log_level}
+    common = _common(values)
     if _boolean(values, "composed"):
         arguments = () if policy else ("--without", "policy_inference")
         module = f"{PACKAGE}.ros.composed"
@@ -279,8 +213,55 @@ def _node_processes(values: Mapping[str, str], interface: str, domain_id: int, p
     ]
 
 
+def _common(values: Mapping[str, str]) -> dict[str, Any]:
+    """What all ROS nodes of the graph have in common."""
+    log_level = values["log_level"].lower()
+    if log_level not in ("debug", "info", "warn", "error"):
+        raise GraphError(f"log_level must be debug, info, warn or error, got {values['log_level']!r}")
+    return {"params_file": _file(values, "params_file"), "log_level": log_level}
+
+
+def _recorder(values: Mapping[str, str], interface: str, domain_id: int, policy: Path | None) -> list[Process]:
+    """The flight recorder, which sees the others start and end."""
+    if not _boolean(values, "flight_log"):
+        return []
+    parameters = {
+        "robot": values["robot"],
+        "interface": interface,
+        "domain_id": domain_id,
+        "policy": str(policy or ""),
+        "log_dir": str(Path(values["log_dir"]).expanduser().absolute()) if values["log_dir"] else "",
+    }
+    return [_node("flight_recorder", parameters, values, stop_rank=3, stop_timeout_s=RECORDER_STOP_TIMEOUT_S)]
+
+
+def _operators(values: Mapping[str, str]) -> list[Process]:
+    """Who may drive: the operator node, and the web page beside it."""
+    robot, processes = {"robot": values["robot"]}, []
+    if values["operator"] != NOBODY:
+        try:
+            parse_sources(values["operator"])
+        except SafetyError as error:
+            raise GraphError(f"operator: {error}") from error
+        processes.append(_node("operator", robot | {"sources": values["operator"]}, values))
+    if _boolean(values, "web"):
+        page: dict[str, Any] = {
+            "host": values["web_host"],
+            "port": _integer(values, "web_port", 0, 65535),
+            "token_file": _file(values, "web_token_file"),
+        }
+        # Whatever a browser does to it must not bring the robot down.
+        processes.append(_node("web", robot | page, values, vital=False))
+    return processes
+
+
+def _node(name: str, parameters: Mapping[str, Any], values: Mapping[str, str], **options: Any) -> Process:
+    options = {"stop_rank": 1, "stop_timeout_s": NODE_STOP_TIMEOUT_S} | options
+    return Process(name, f"{PACKAGE}.ros.{name}", name, {name: parameters}, **options, **_common(values))
+
+
 def _guards(values: Mapping[str, str], interface: str, domain_id: int) -> list[Process]:
-    """Two, so that one is left when the bridge and a guard die together; stopped when nothing needs guarding any more."""
+    """Two, so that one is left when bridge and guard die together; stopped when nothing needs guarding any more."""
     common = ("--robot", values["robot"], "--interface", interface, "--domain-id", str(domain_id))
     return [
         Process(

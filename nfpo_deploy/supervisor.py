@@ -15,7 +15,8 @@ import time
 from collections.abc import Callable
 from types import FrameType
 
-from nfpo_deploy.graph import AT_ONCE, GRAPHS, Graph, Process, build_graph, parse_arguments, show_arguments
+from nfpo_deploy.graph import AT_ONCE, Graph, Process, build_graph
+from nfpo_deploy.graph_arguments import GRAPHS, parse_arguments, show_arguments
 
 POLL_S = 0.05
 KILL_WAIT_S = 2.0
@@ -57,6 +58,7 @@ class Supervisor:
         self._readers: list[threading.Thread] = []
         self._stop_request = ""
         self._hurry = False
+        self._missed: set[str] = set()
 
     def start(self) -> None:
         """Start all processes. They end with this process, whatever ends it.
@@ -88,7 +90,11 @@ class Supervisor:
             return False
         for process in self.graph.processes:
             status = self._children[process.name].poll()
-            if status is not None:
+            if status is not None and not process.vital:
+                if process.name not in self._missed:
+                    self._missed.add(process.name)
+                    self._output("launch", f"{process.name} ended with {describe_status(status)}; the others go on")
+            elif status is not None:
                 failed = not (process.may_end and status == 0)
                 self.stop(f"{process.name} ended with {describe_status(status)}", failed=failed)
                 return False

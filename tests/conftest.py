@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import tempfile
 
 # Set before any test imports a middleware. A developer's own setting must not widen it.
 os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
+os.environ["NFPO_LOG_DIR"] = tempfile.mkdtemp(prefix="nfpo_log_")
 os.environ["RMW_IMPLEMENTATION"] = "rmw_fastrtps_cpp"
 os.environ["CYCLONEDDS_URI"] = (
     "<CycloneDDS><Domain><General><Interfaces>"

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from nfpo_deploy.cli import builtin_commands
-from nfpo_deploy.graph import GRAPHS
+from nfpo_deploy.graph_arguments import GRAPHS
 
 REPO = Path(__file__).resolve().parents[1]
 PAGES = [REPO / "README.md", *sorted((REPO / "docs").glob("*.md"))]

@@ -5,7 +5,8 @@ import rclpy
 import yaml
 
 from nfpo_deploy.errors import GraphError, PolicyError
-from nfpo_deploy.graph import GO2_WALK, GUARDS, NODES, build_graph, parse_arguments, resolve_policy, show_arguments
+from nfpo_deploy.graph import GUARDS, NODES, build_graph, resolve_policy
+from nfpo_deploy.graph_arguments import GO2_WALK, parse_arguments, show_arguments
 from nfpo_deploy.ros.composed import NODES as NODE_TYPES
 from robots.loader import ROBOTS_DIR, RobotSpecError, load_robot
 
@@ -105,7 +106,8 @@ def test_ros_reads_the_parameters_as_they_were_meant(composed):
 
 
 def test_policy_none_leaves_its_node_out():
-    assert {process.name for process in build().processes} == {"robot_sim", *NODES, *GUARDS} - {"policy_inference"}
+    others = {"robot_sim", "flight_recorder", "operator", *GUARDS}
+    assert {process.name for process in build().processes} == {*NODES, *others} - {"policy_inference"}
     assert build(composed="true").process("composed").arguments == ("--without", "policy_inference")
 
 

@@ -14,7 +14,7 @@ from launch.actions import IncludeLaunchDescription  # noqa: E402
 from launch.launch_description_sources import PythonLaunchDescriptionSource  # noqa: E402
 from nfpo_msgs.msg import SafetyPermit  # noqa: E402
 
-from nfpo_deploy.graph import GO2_WALK  # noqa: E402
+from nfpo_deploy.graph_arguments import GO2_WALK  # noqa: E402
 
 LAUNCH_FILE = Path(__file__).resolve().parents[2] / "ros2_ws" / "src" / "nfpo_deploy" / "launch" / "go2_walk.launch.py"
 ARGUMENTS = {"sim": "true", "policy": "none", "domain_id": "24", "ros_domain_id": "25"}

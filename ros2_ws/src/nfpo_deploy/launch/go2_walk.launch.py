@@ -20,7 +20,8 @@ from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 
 from nfpo_deploy.errors import GraphError
-from nfpo_deploy.graph import GO2_WALK, PACKAGE, Process, build_graph, parse_arguments
+from nfpo_deploy.graph import PACKAGE, Process, build_graph
+from nfpo_deploy.graph_arguments import GO2_WALK, parse_arguments
 from nfpo_deploy.supervisor import describe_status
 
 GRAPH = "go2_walk"
@@ -72,6 +73,8 @@ def ended(process: Process, status: int, context: LaunchContext) -> list:
     if context.is_shutdown:
         return []
     reason = f"{process.name} ended with {describe_status(status)}"
+    if not process.vital:
+        return [LogInfo(msg=f"{reason}; the others go on")]
     if process.may_end and status == 0:
         return [LogInfo(msg=reason), EmitEvent(event=Shutdown(reason=reason))]
     raise GraphError(f"{reason}; stopping everything")
