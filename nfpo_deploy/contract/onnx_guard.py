@@ -186,8 +186,8 @@ def _attribute(entry: dict[str, Any], where: str) -> tuple[str, Any]:
     if kind == "t":
         return name, read_tensor(entry.get("t", {}), f"{where}: attribute {name!r}")
     if kind in ("f", "floats"):
-        data = np.frombuffer(_aligned(entry.get(kind, b""), 4, where), "<f4")
-        return name, data
+        pieces = entry.get(kind, b"")
+        return name, np.frombuffer(_aligned(pieces if kind == "f" else b"".join(pieces), 4, where), "<f4")
     default: Any = [] if kind == "ints" else "" if kind == "s" else 0
     return name, entry.get(kind, default)
 

@@ -29,7 +29,7 @@ class Field:
 
     name: str
     kind: str
-    """"int", "float" (4 bytes), "name" (short text), "text", "bytes", "ints" (packed or not), "message"."""
+    """"int", "float" (4 bytes), "name" (short text), "text", "bytes", "message"; "ints", "floats": packed or not."""
     repeated: bool = False
     schema: Mapping[int, Field] | None = None
     """Fields of a message."""
@@ -72,7 +72,7 @@ _ATTRIBUTE: dict[int, Field] = {
     4: Field("s", "name"),
     5: Field("t", "message", schema=TENSOR),
     6: _refuse("g", _SUBGRAPH),
-    7: Field("floats", "bytes"),
+    7: Field("floats", "floats", True),
     8: Field("ints", "ints", True),
     9: _refuse("strings", _TENSORS),
     10: _refuse("tensors", _TENSORS),
@@ -147,15 +147,15 @@ MODEL: dict[int, Field] = {
     26: _refuse("configuration", "a policy runs on one processor"),
 }
 
-_WIRE_TYPES = {"int": VARINT, "float": FIXED32}
+_WIRE_TYPES = {"int": VARINT, "float": FIXED32, "floats": FIXED32}
 
 
 def read_model(raw: bytes) -> dict[str, Any]:
     """A ModelProto as nested dictionaries.
 
     Returns:
-        Present fields by name: numbers as `int` (signed, 64 bits) and `bytes` (floats, tensor data), text as `str`,
-        messages as dictionaries, repeated fields as lists.
+        Present fields by name: whole numbers as `int` (signed, 64 bits), floats and data as views of the bytes, text
+        as `str`, messages as dictionaries, repeated fields as lists.
 
     Raises:
         WireError: not the encoding of a model, or with a field that a policy must not have; names it.
@@ -198,7 +198,8 @@ class _Reader:
         if field.kind == "ints" and wire_type == VARINT:
             value, at = self._varint(at, end, where)
             return [_signed(value)], at
-        if wire_type != _WIRE_TYPES.get(field.kind, LENGTH):
+        packed = field.kind == "floats" and wire_type == LENGTH
+        if not packed and wire_type != _WIRE_TYPES.get(field.kind, LENGTH):
             raise WireError(f"{where} has wire type {wire_type}")
         if wire_type == VARINT:
             value, at = self._varint(at, end, where)

@@ -145,6 +145,20 @@ def test_no_operator_makes_more_than_its_bound(operator, inputs, attributes, ops
     assert all(size <= limit for size, limit in zip(actual.shape, bound, strict=True)), (actual.shape, bound)
 
 
+def test_lists_of_floats_are_read_packed_or_not(load):
+    made = linear(helper.make_node("Constant", [], ["x"], value_floats=[1.0, 2.0, 3.0]))
+    load(made)
+    # The same attribute in the other of the two encodings that protocol buffers allow.
+    numbers = np.array([1, 2, 3], np.float32)
+    packed = varint(1 << 3 | 2) + b"\x0cvalue_floats" + varint(7 << 3 | 2) + b"\x0c" + numbers.tobytes()
+    packed += varint(20 << 3) + b"\x06"
+    node = varint(2 << 3 | 2) + b"\x01y" + varint(4 << 3 | 2) + b"\x08Constant"
+    node += varint(5 << 3 | 2) + varint(len(packed)) + packed
+    graph = made.graph.SerializeToString() + varint(1 << 3 | 2) + varint(len(node)) + node
+    made.ClearField("graph")
+    load(made.SerializeToString() + varint(7 << 3 | 2) + varint(len(graph)) + graph)
+
+
 def test_every_tensor_of_the_shipped_policy_is_within_its_bound():
     proto = onnx.load(str(SHIPPED))
     bounds = onnx_guard.GraphBounds(read_model(SHIPPED.read_bytes())["graph"])
