@@ -40,9 +40,12 @@ class MotionSwitcherClient:
         """Name of the active built-in controller, "" if none."""
         data = self._call(CHECK_MODE, {}, timeout_s)
         try:
-            return str(json.loads(data)["name"])
-        except (ValueError, KeyError, TypeError) as error:
-            raise TransportError(f"motion switcher answered {data!r}, expected JSON with a 'name'") from error
+            name = json.loads(data)["name"]
+        except (ValueError, KeyError, TypeError, RecursionError):
+            name = None
+        if not isinstance(name, str):
+            raise TransportError(f"motion switcher answered {data[:200]!r}, expected JSON with a 'name'")
+        return name
 
     def select_mode(self, name: str, timeout_s: float) -> None:
         """Start a built-in controller: "ai", "normal" or "advanced", as far as the robot has it."""

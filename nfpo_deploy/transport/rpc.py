@@ -7,6 +7,7 @@ the whole process, writes a trace file to /tmp and starts threads that never end
 from __future__ import annotations
 
 import time
+from typing import Any
 
 from nfpo_deploy.errors import TransportError
 from nfpo_deploy.transport.dds import DdsParticipant
@@ -60,11 +61,19 @@ class RpcClient:
                 self._requests.write_message(request)
                 send_at = now + RESEND_S
             for sample in self._responses.take():
-                response = self._response_type.deserialize(sample)
-                if response.header.identity.id == request_id:
+                response = self._decode(sample)
+                if response is not None and response.header.identity.id == request_id:
                     return response.header.status.code, response.data
             time.sleep(POLL_S)
         raise TransportError(f"service {self.service!r} did not answer request {api_id} within {timeout_s} s")
+
+    def _decode(self, sample: bytes) -> Any:
+        try:
+            return self._response_type.deserialize(sample)
+        except Exception:
+            # Anybody may publish here, and the package's decoder raises whatever its buffers meet. What cannot be read
+            # is no answer.
+            return None
 
     def _wait_for_service(self, deadline: float, timeout_s: float) -> None:
         # Both directions must have found each other: a response sent earlier would be lost.
