@@ -25,7 +25,7 @@ from sim2real_checks.faults.lowcmds import lowcmds_of, window
 from sim2real_checks.faults.rig import Rig, RigOptions
 from sim2real_checks.faults.tap import load_tap
 
-RESULTS = "results.jsonl"
+RESULTS, FAILED = "results.jsonl", "failed"
 RUNS_PER_GRAPH = 4
 """Faults that leave the graph usable share one, up to so many: the record must not grow without end."""
 BEFORE_S = 1.2
@@ -207,7 +207,7 @@ class Campaign:
         """Keep record and log of runs that went wrong, for whoever looks into them."""
         for item in seen:
             if item.result.failed or item.result.late:
-                target = self.folder / "failed" / item.case.key.replace(" ", "_")
+                target = self.folder / FAILED / item.case.key.replace(" ", "_")
                 shutil.rmtree(target, ignore_errors=True)
                 shutil.copytree(scratch, target)
         shutil.rmtree(scratch, ignore_errors=True)

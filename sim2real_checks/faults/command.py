@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import shutil
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -127,13 +128,14 @@ def estimate(cases: Sequence[Case]) -> float:
 
 def run_campaign(args: FaultsArgs, cases: Sequence[Case], console: Console) -> int:
     """Run the cases that are left and write the report."""
-    from sim2real_checks.faults.campaign import RESULTS, Campaign
+    from sim2real_checks.faults.campaign import FAILED, RESULTS, Campaign
     from sim2real_checks.faults.report import HTML, write_report
     from sim2real_checks.faults.rig import RigOptions
 
     args.out.mkdir(parents=True, exist_ok=True)
     if not args.resume:
         (args.out / RESULTS).unlink(missing_ok=True)
+        shutil.rmtree(args.out / FAILED, ignore_errors=True)
     signals = Signals()
 
     def check() -> None:

@@ -88,6 +88,8 @@ def judge_reaction(result: Result, expect: Expect, fault_ns: int, reaction: Reac
         seen = [value for value in (result.detection_ms, result.fault_to_reaction_ms) if value is not None]
         result.detection_ms = min(seen)
     result.problems += _reaction_problems(result, expect)
+    if reaction.stiff_again:
+        result.problems.append(f"{reaction.stiff_again} stiff LowCmds after the robot had been damped")
 
 
 def judge_robot(result: Result, case: Case, motion: Motion, bounds: Bounds) -> None:

@@ -20,6 +20,8 @@ MOVED = 3e-6
 """rad, over all joints; targets that moved less have not moved."""
 RISING = 3
 """Commands in a row that must go the same way: one that was bounded for its torque is no reaction."""
+BASELINE = 50
+"""Commands before the fault whose median stiffness is that of the mode."""
 BEFORE_S = 1.0
 """How long before the fault the robot's own motion is looked at, for comparison."""
 END_S = 0.3
@@ -38,6 +40,8 @@ class Reaction:
     """The target begins to leave the held pose toward the crouch."""
     writer: str = ""
     """Who sent the first of them."""
+    stiff_again: int = 0
+    """How many LowCmds had stiffness after it had become zero."""
 
     @property
     def first_ns(self) -> int | None:
@@ -82,54 +86,62 @@ class Motion:
 def find_reaction(commands: LowCmds, fault_ns: int, spec: RobotSpec) -> Reaction:
     """The first safe LowCmd after a fault.
 
-    A descent is found backwards from its end: the last time that the stiffness became zero, and from there the last
+    A descent is found backwards from its end: from where the stiffness is zero for the first time, back to the last
     command that still had the full stiffness; the next one is the first safe one.
     """
     after = int(np.searchsorted(commands.ns, fault_ns, side="right"))
     if after >= len(commands):
         return Reaction()
-    damp = _descent(commands, after, spec.safety.damp_ramp)
-    stand = _rise(commands, after, damp, float(np.sum(np.broadcast_to(spec.stand_gains.stiffness, spec.num_joints))))
-    sit = None if stand is not None else _leaves_pose(commands, after, damp, spec)
+    before = commands.kp[max(0, after - BASELINE) : after]
+    baseline = float(np.median(before)) if len(before) else 0.0
+    held = baseline >= (1.0 - SAME) * float(np.sum(np.broadcast_to(spec.stand_gains.stiffness, spec.num_joints)))
+    zero = _first_zero(commands.kp, after)
+    damp = None if zero is None else _descent(commands, after, zero, spec.safety.damp_ramp)
+    end = damp if damp is not None else len(commands)
+    stand = _rise(commands.kp, after, end, baseline) if 0.0 < baseline and not held else None
+    sit = _leaves_pose(commands, after, end, spec) if held else None
     found = [index for index in (damp, stand, sit) if index is not None]
     damp_ns, stand_ns, sit_ns = (None if index is None else int(commands.ns[index]) for index in (damp, stand, sit))
-    return Reaction(damp_ns, stand_ns, sit_ns, str(commands.writer[min(found)]) if found else "")
+    again = 0 if zero is None else int((commands.kp[zero:] > 0.0).sum())
+    return Reaction(damp_ns, stand_ns, sit_ns, str(commands.writer[min(found)]) if found else "", again)
 
 
-def _descent(commands: LowCmds, after: int, damp_ramp: float) -> int | None:
-    kp = commands.kp
-    stiff = np.flatnonzero(kp > 0.0)
-    if kp[-1] > 0.0 or not len(stiff) or stiff[-1] + 1 < after:
+def _first_zero(kp: np.ndarray, after: int) -> int | None:
+    """First command after the fault without stiffness, of a stream that had some."""
+    if after > 0 and kp[after - 1] == 0.0:
         return None
-    zero = int(stiff[-1]) + 1
+    zero = np.flatnonzero(kp[after:] == 0.0)
+    return after + int(zero[0]) if len(zero) else None
+
+
+def _descent(commands: LowCmds, after: int, zero: int, damp_ramp: float) -> int:
+    """First command of the descent that ends at `zero`."""
     # The ramp may be stretched by late cycles, but hardly to twice its length.
     earliest = int(np.searchsorted(commands.ns, commands.ns[zero] - 2 * damp_ramp * 1e9))
-    part = kp[earliest:zero]
+    part = commands.kp[earliest:zero]
+    if not len(part):
+        return zero
     full = np.flatnonzero(part >= (1.0 - SAME) * part.max())
     return max(after, earliest + int(full[-1]) + 1)
 
 
-def _rise(commands: LowCmds, after: int, damp: int | None, stand_stiffness: float) -> int | None:
+def _rise(kp: np.ndarray, after: int, end: int, baseline: float) -> int | None:
     """First command on the way from the policy's stiffness to that of the held pose."""
-    before = commands.kp[max(0, after - 50) : after]
-    baseline = float(np.median(before)) if len(before) else 0.0
-    if baseline <= 0.0 or baseline >= (1.0 - SAME) * stand_stiffness:
-        return None
-    end = damp if damp is not None else len(commands)
     for index in range(after, end - RISING + 1):
-        steps = np.diff(commands.kp[index - 1 : index + RISING])
-        starts = commands.kp[index - 1] <= (1.0 + SAME) * baseline
-        if starts and commands.kp[index] > (1.0 + 1e-6) * baseline and (steps > 0).all():
+        starts = kp[index - 1] <= (1.0 + SAME) * baseline and kp[index] > baseline
+        if starts and (np.diff(kp[index - 1 : index + RISING]) > 0.0).all():
             return index
     return None
 
 
-def _leaves_pose(commands: LowCmds, after: int, damp: int | None, spec: RobotSpec) -> int | None:
-    """First of the commands, all stiff, whose targets move away from the default pose."""
-    end = damp if damp is not None else len(commands)
+def _leaves_pose(commands: LowCmds, after: int, end: int, spec: RobotSpec) -> int | None:
+    """First of the commands, all stiff, whose targets move away from the default pose; None if they did before."""
     distance = np.abs(commands.q - spec.default_pose).sum(axis=1)
+    leaving = np.diff(distance) > MOVED
+    if leaving[max(0, after - 1 - RISING) : after - 1].all() and after > RISING:
+        return None
     for index in range(after, end - RISING + 1):
-        if (np.diff(distance[index - 1 : index + RISING]) > MOVED).all() and commands.kp[index] > 0.0:
+        if leaving[index - 1 : index - 1 + RISING].all() and commands.kp[index] > 0.0:
             return index
     return None
 

@@ -50,10 +50,31 @@ def test_a_single_bounded_command_is_no_reaction(hand_made):
     assert reaction_ms(hand_made)["damp"] == pytest.approx(82.0)
 
 
-def test_a_descent_that_comes_back_is_no_damping(hand_made):
+def test_a_descent_that_does_not_reach_zero_is_no_damping(hand_made):
     hand_made.damp(FAULT_MS + 10)
-    hand_made.kp[hand_made.row(FAULT_MS + 400) :] = 60.0
+    hand_made.kp[hand_made.row(FAULT_MS + 100) :] = 60.0
     assert reaction_ms(hand_made)["damp"] is None
+
+
+def test_stiffness_that_comes_back_is_counted(hand_made, spec):
+    hand_made.damp(FAULT_MS + 10)
+    hand_made.kp[hand_made.row(FAULT_MS + 400) : hand_made.row(FAULT_MS + 404)] = 60.0
+    found = find_reaction(lowcmds_of(hand_made.columns()), hand_made.ns(FAULT_MS), spec)
+    assert found.damp_ns == hand_made.ns(FAULT_MS + 12) and found.stiff_again == 2
+
+
+def test_a_robot_that_was_sitting_down_already_has_no_reaction_until_it_is_damped(hand_made, spec):
+    s = np.clip((hand_made.time * 1000 - 100.0) / 2500.0, 0.0, 1.0)
+    hand_made.command_q = spec.default_pose + (3 * s**2 - 2 * s**3)[:, None] * (spec.crouch_pose - spec.default_pose)
+    assert reaction_ms(hand_made) == {"damp": None, "stand": None, "sit": None}
+    hand_made.damp(FAULT_MS + 20)
+    assert reaction_ms(hand_made) == {"damp": pytest.approx(22.0), "stand": None, "sit": None}
+
+
+def test_the_swing_of_a_walk_is_no_sitting_down(hand_made):
+    hand_made.kp[:] = 25.0
+    hand_made.command_q += 0.2 * np.sin(2 * np.pi * 2.0 * hand_made.time)[:, None]
+    assert reaction_ms(hand_made) == {"damp": None, "stand": None, "sit": None}
 
 
 def test_a_descent_before_the_fault_is_none_of_its_doing(hand_made):
