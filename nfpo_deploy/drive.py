@@ -11,6 +11,7 @@ import tyro
 
 from nfpo_deploy.errors import NfpoError
 from nfpo_deploy.graph import MAX_DOMAIN_ID
+from nfpo_deploy.ros.profiles import discovery_environment
 from nfpo_deploy.operator.speeds import Speeds
 
 _DEFAULT = Speeds()
@@ -50,7 +51,7 @@ def drive_command(argv: list[str]) -> int:
         raise NfpoError("nfpo drive needs a terminal; programs publish on /nfpo/operator/autonomy instead")
     # Before rclpy is imported: it reads the middleware's settings from the environment, and these are the graph's.
     os.environ.setdefault("RMW_IMPLEMENTATION", "rmw_fastrtps_cpp")
-    os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+    os.environ.update(discovery_environment(os.environ))
     from nfpo_deploy.ros.drive import drive
 
     return drive(args.ros_domain_id, speeds)

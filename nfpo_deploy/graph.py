@@ -18,6 +18,7 @@ from nfpo_deploy import realtime
 from nfpo_deploy.errors import GraphError, PolicyError, SafetyError
 from nfpo_deploy.graph_arguments import GRAPHS, check_names
 from nfpo_deploy.operator.arbitration import parse_sources
+from nfpo_deploy.ros.profiles import discovery_environment
 from robots.loader import RobotSpec, load_robot
 
 PACKAGE = "nfpo_deploy"
@@ -331,18 +332,14 @@ def _environment(ros_domain_id: int, outer: Mapping[str, str]) -> dict[str, str]
             f"RMW_IMPLEMENTATION is {rmw}: it would bring a second Cyclone DDS into the process that speaks with the "
             "robot; use rmw_fastrtps_cpp"
         )
-    shared = {
+    return {
         "RMW_IMPLEMENTATION": rmw,
         "ROS_DOMAIN_ID": str(ros_domain_id),
-        "ROS_AUTOMATIC_DISCOVERY_RANGE": outer.get("ROS_AUTOMATIC_DISCOVERY_RANGE") or "LOCALHOST",
         "OMP_NUM_THREADS": "1",
         "OPENBLAS_NUM_THREADS": "1",
         "PYTHONUNBUFFERED": "1",
+        **discovery_environment(outer),
     }
-    if outer.get("ROS_DISTRO") == "humble":
-        # Humble knows no discovery range.
-        shared["ROS_LOCALHOST_ONLY"] = outer.get("ROS_LOCALHOST_ONLY") or "1"
-    return shared
 
 
 def _boolean(values: Mapping[str, str], name: str) -> bool:

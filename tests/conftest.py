@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import tempfile
 
+from nfpo_deploy.ros.profiles import discovery_environment
+
 # Set before any test imports a middleware. A developer's own setting must not widen it.
-os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
+os.environ.update(discovery_environment({}))
 os.environ["NFPO_LOG_DIR"] = tempfile.mkdtemp(prefix="nfpo_log_")
 os.environ["RMW_IMPLEMENTATION"] = "rmw_fastrtps_cpp"
 os.environ["CYCLONEDDS_URI"] = (

@@ -8,6 +8,7 @@ from nfpo_deploy.errors import GraphError, PolicyError
 from nfpo_deploy.graph import GUARDS, NODES, build_graph, resolve_policy
 from nfpo_deploy.graph_arguments import GO2_WALK, parse_arguments, show_arguments
 from nfpo_deploy.ros.composed import NODES as NODE_TYPES
+from nfpo_deploy.ros.profiles import discovery_environment
 from robots.loader import ROBOTS_DIR, RobotSpecError, load_robot
 
 SIM = {"sim": "true", "policy": "none"}
@@ -74,7 +75,7 @@ def test_simulated_graph_stays_on_this_host_and_stops_the_bridge_first():
     assert simulator[simulator.index("--interface") + 1] == "lo"
     assert simulator[simulator.index("--domain-id") + 1] == "7" and simulator[-2:] == ("--push", "5,0.5,0")
     assert graph.environment["ROS_DOMAIN_ID"] == "8"
-    assert graph.environment["ROS_AUTOMATIC_DISCOVERY_RANGE"] == "LOCALHOST"
+    assert discovery_environment({}).items() <= graph.environment.items()
     ranks = {process.name: process.stop_rank for process in graph.processes}
     assert ranks.pop("sdk_bridge") < min(ranks.values())
     assert ranks["robot_sim"] == max(ranks.values())
