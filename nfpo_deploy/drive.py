@@ -11,8 +11,8 @@ import tyro
 
 from nfpo_deploy.errors import NfpoError
 from nfpo_deploy.graph import MAX_DOMAIN_ID
-from nfpo_deploy.ros.profiles import discovery_environment
 from nfpo_deploy.operator.speeds import Speeds
+from nfpo_deploy.ros.profiles import discovery_environment
 
 _DEFAULT = Speeds()
 

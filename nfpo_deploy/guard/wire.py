@@ -5,7 +5,7 @@ from __future__ import annotations
 from nfpo_deploy.errors import TransportError
 from nfpo_deploy.guard.takeover import Heard
 from nfpo_deploy.transport.dds import DdsParticipant
-from nfpo_deploy.transport.lowcmd_watch import BRIDGE, GUARD, LOW_CMD_TOPIC, user_data
+from nfpo_deploy.transport.lowcmd_watch import BRIDGE, GUARD, LOW_CMD_TOPIC, low_cmd_type, user_data
 from nfpo_deploy.transport.mapping import LowCmdDecoder, LowCmdEncoder
 from nfpo_deploy.types import MotorCommand
 from robots.loader import RobotSpec
@@ -21,12 +21,10 @@ class GuardWire:
     def __init__(self, spec: RobotSpec, interface: str, domain_id: int, rank: int) -> None:
         if spec.message_family != "unitree_go":
             raise TransportError(f"the guard speaks unitree_go only, robot {spec.name!r} uses {spec.message_family!r}")
-        from unitree_sdk2py.idl.unitree_go.msg.dds_ import LowCmd_
-
         own = user_data(_mark(rank))
         self._participant = DdsParticipant(interface, domain_id)
-        self._reader = self._participant.reader(LOW_CMD_TOPIC, LowCmd_, ignore_own=True)
-        self._writer = self._participant.writer(LOW_CMD_TOPIC, LowCmd_, own)
+        self._reader = self._participant.reader(LOW_CMD_TOPIC, low_cmd_type(), ignore_own=True)
+        self._writer = self._participant.writer(LOW_CMD_TOPIC, low_cmd_type(), own)
         self._decoder = LowCmdDecoder(spec)
         self._encoder = LowCmdEncoder(spec)
 

@@ -17,6 +17,13 @@ BRIDGE = b"nfpo-bridge"
 GUARD = b"nfpo-guard"
 
 
+def low_cmd_type() -> type:
+    """IDL type of rt/lowcmd, from the SDK."""
+    from unitree_sdk2py.idl.unitree_go.msg.dds_ import LowCmd_
+
+    return LowCmd_
+
+
 def user_data(role: bytes) -> bytes:
     """UserData of this process's writer of rt/lowcmd: the role (`BRIDGE` or `GUARD`) and what makes it unique."""
     return b"%s %d %d" % (role, os.getpid(), time.monotonic_ns())
