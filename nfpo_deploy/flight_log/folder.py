@@ -33,7 +33,7 @@ PARTIAL = ".partial"
 _PARTIAL = re.compile(rf"\..*{re.escape(PARTIAL)}")
 _SLUG_LENGTH = 48
 _MAX_JSON = 1 << 20
-_PROBE_BYTES = 1 << 16
+_PROBE_BYTES = 1 << 14
 
 
 def default_folder() -> Path:

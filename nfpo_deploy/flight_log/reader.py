@@ -154,7 +154,12 @@ class LogReader:
     def _read(self, frame: _Frame) -> Iterator[LogMessage]:
         if frame.opcode == Opcode.CHUNK:
             # Whole chunks or nothing: a chunk is checked before its first message is given out.
-            yield from self._read_chunk(_unpack(records.Chunk.read(_stream(frame.body))))
+            chunk = records.Chunk.read(_stream(frame.body))
+            content = _unpack(chunk)
+            if chunk.uncompressed_crc:
+                # Intact, even if what it needs stood in a damaged part.
+                self.last_good = frame.offset + _FRAME.size + len(frame.body)
+            yield from self._read_chunk(content)
         elif (message := self._read_record(frame.opcode, frame.body)) is not None:
             yield message
         self.last_good = frame.offset + _FRAME.size + len(frame.body)

@@ -6,6 +6,7 @@ full, slow or gone, the caller is not delayed: the oldest messages are dropped, 
 
 from __future__ import annotations
 
+import errno
 import math
 import os
 import threading
@@ -204,11 +205,13 @@ class FlightLog:
 
     def _save(self) -> None:
         """Bring everything that waits to the disk; a failure costs a segment and a while, never a message."""
-        for emergency in (False, True):
+        full = False
+        for _ in range(2):
             try:
-                self._save_once(emergency)
+                self._save_once(full)
             except Exception as error:  # whatever it is, recording goes on, and nobody waits for it
                 self._give_up_segment()
+                full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
                 problem = f"the flight log cannot be written: {_text(error)}"
             else:
                 if self.statistics.problem:
@@ -220,8 +223,8 @@ class FlightLog:
         self.statistics.problem = problem
         self._retry_ns = time.monotonic_ns() + round(RETRY_S * NS)
 
-    def _save_once(self, emergency: bool) -> None:
-        segment = self._segment or self._open_segment(emergency)
+    def _save_once(self, full: bool) -> None:
+        segment = self._segment or self._open_segment(full)
         before = segment.size
         for entry in self._unsaved:
             segment.add(entry)
@@ -235,8 +238,8 @@ class FlightLog:
         self._bytes_out += sum(len(entry.data) for entry in self._unsaved)
         self._unsaved.clear()
 
-    def _open_segment(self, emergency: bool) -> Segment:
-        self._ring.make_room(time.monotonic_ns(), emergency)
+    def _open_segment(self, full: bool) -> Segment:
+        self._ring.make_room(time.monotonic_ns(), full)
         self._number += 1
         start_ns, utc_ns = time.monotonic_ns(), time.time_ns()
         clocks = {"utc_ns": str(utc_ns), "monotonic_ns": str(start_ns), "segment": str(self._number)}

@@ -42,12 +42,12 @@ class Ring:
         self.segments.remove(segment)
         segment.path.unlink(missing_ok=True)
 
-    def make_room(self, now_ns: int, emergency: bool) -> None:
+    def make_room(self, now_ns: int, full: bool) -> None:
         """Remove the oldest segments that are beyond the limits.
 
         Args:
             now_ns: CLOCK_MONOTONIC.
-            emergency: the disk took nothing more: keep only what an incident now would need.
+            full: the disk takes nothing more: keep only what an incident now would need.
 
         Raises:
             OSError: something could not be removed.
@@ -60,7 +60,7 @@ class Ring:
         floor = self._needed_from(now_ns)
         while sizes:
             room = places.free_bytes(self._root) >= settings.min_free_mb * MB
-            if not emergency and room and len(sizes) <= allowed and sum(sizes) <= settings.ring_mb * MB:
+            if not full and room and len(sizes) <= allowed and sum(sizes) <= settings.ring_mb * MB:
                 return
             if earlier:
                 earlier.pop(0).unlink(missing_ok=True)

@@ -26,6 +26,7 @@ MAX_DECODED = 1 << 16
 """Longest message that is decoded, bytes: what a few bytes can claim to hold, a decoder may believe."""
 GAP_S = 0.1
 """Silence of a stream that is worth telling."""
+TOGETHER_S = 0.05
 STEADY_S = 0.2
 """Only streams with a shorter period than this are expected to be steady."""
 WARNING = 30
@@ -125,6 +126,7 @@ class _Analysis:
         self._decoders = _Decoders()
         self._last: dict[str, Any] = {}
         self._first_trip_ns = 0
+        self._gaps: list[tuple[int, float, str]] = []  # start in ns, length in s, stream
         self._handlers: dict[str, Callable[[LogMessage, Any], None]] = {
             "nfpo_msgs/msg/SafetyPermit": self._permit,
             "nfpo_msgs/msg/BridgeStatus": self._status,
@@ -156,6 +158,7 @@ class _Analysis:
         timeline.streams = sorted(self._streams.values(), key=lambda stream: (stream.topic, stream.writer))
         for stream in timeline.streams:
             self._silences(stream)
+        self._tell_gaps()
         if self._decoders.failures:
             timeline.problems.append(f"{self._decoders.failures} messages do not fit their own definition")
         timeline.events.sort(key=lambda event: event.time_ns)
@@ -268,9 +271,26 @@ class _Analysis:
             self._event(int(times[-1]), "wire", f"{name}: last message")
         if len(steps) < 10 or (period := float(np.median(steps)) / NS) > STEADY_S:
             return
+        name = f"{stream.topic}{f' by {stream.writer}' if stream.writer else ''}"
         for index in np.flatnonzero(steps > max(GAP_S, 5 * period) * NS):
-            name = f"{stream.topic}{f' by {stream.writer}' if stream.writer else ''}"
-            self._event(int(times[index]), "gap", f"{name}: nothing for {steps[index] / NS:.2f} s")
+            self._gaps.append((int(times[index]), int(steps[index]) / NS, name))
+
+    def _tell_gaps(self) -> None:
+        """Streams that fell silent together share a line: mostly they share the cause."""
+        group: list[tuple[int, float, str]] = []
+        for gap in sorted(self._gaps):
+            if group and gap[0] - group[0][0] > TOGETHER_S * NS:
+                self._tell_gap(group)
+                group = []
+            group.append(gap)
+        if group:
+            self._tell_gap(group)
+
+    def _tell_gap(self, group: list[tuple[int, float, str]]) -> None:
+        shortest, longest = min(gap[1] for gap in group), max(gap[1] for gap in group)
+        span = f"{longest:.2f}" if longest - shortest < 0.01 else f"{shortest:.2f} to {longest:.2f}"
+        names = ", ".join(sorted({gap[2] for gap in group}))
+        self._event(group[0][0], "gap", f"nothing for {span} s: {names}")
 
 
 _NOTHING = object()
