@@ -17,6 +17,8 @@ from nfpo_deploy.types import VelocityCommand
 REMOTE = "remote"
 SOURCES = (REMOTE, "keyboard", "web", "autonomy")
 """Highest priority first: who holds the remote stands beside the robot."""
+OTHER = "another program"
+"""In charge while somebody else publishes velocities; once that one is gone, no bystander stands in for it."""
 SOURCE_TIMEOUT_S = 0.2
 """A source that sends 20 times a second has missed four."""
 
@@ -45,7 +47,7 @@ class Arbiter:
     """Holds what each source said last. Times are CLOCK_MONOTONIC ns.
 
     Attributes:
-        in_charge: source that drives, or drove last, while the robot walks; empty when nobody has.
+        in_charge: source that drives, or drove last, while the robot is up; empty when nobody has.
     """
 
     def __init__(self, sources: Iterable[str], speeds: Speeds, timeout_s: float = SOURCE_TIMEOUT_S) -> None:
@@ -87,24 +89,31 @@ class Arbiter:
         """A source is known to be gone."""
         self._inputs.pop(source, None)
 
-    def decide(self, now_ns: int, walking: bool, alone: bool) -> VelocityCommand | None:
+    def take_charge(self, source: str) -> None:
+        """A source showed that somebody is there, without driving."""
+        if source in self._sources:
+            self.in_charge = source
+
+    def decide(self, now_ns: int, up: bool, alone: bool) -> VelocityCommand | None:
         """Velocity to publish now, None for silence.
 
         Args:
             now_ns: time of this call.
-            walking: whether the mode is WALK; leaving it ends everybody's charge.
+            up: whether the mode is READY or WALK, where an operator is expected; leaving them ends everybody's charge.
             alone: whether nobody beside this node publishes velocities; if somebody does, an idle source stays silent.
         """
-        if not walking:
+        if not up:
             self.in_charge = ""
         fresh = {s: i for s, i in self._inputs.items() if 0 <= now_ns - i.at_ns <= self._timeout_ns}
         driving = next((source for source in self._sources if source in fresh and fresh[source].active), None)
         if driving is not None:
-            if walking:
+            if up:
                 self.in_charge = driving
             self._moving = True
             return fresh[driving].velocity
-        if walking and alone and (self.in_charge in fresh or (fresh and not self.in_charge)):
+        if up and not alone:
+            self.in_charge = OTHER
+        if up and alone and (self.in_charge in fresh or (fresh and not self.in_charge)):
             self._moving = False
             return STANDING_STILL
         # One zero on leaving: the robot need not walk on until the last velocity expires.

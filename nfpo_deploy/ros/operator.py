@@ -32,6 +32,8 @@ ESTOP_CHECK_NS = 200_000_000
 """The watchdog reads the remote's emergency stop by itself; this long after it, the mode must be FAULT."""
 MODE_KNOWN_NS = NS // 2
 """Without a permit for this long nobody knows the mode."""
+UP = (Mode.READY, Mode.WALK)
+"""Where the watchdog expects an operator: walking, it makes the robot stand without one, and standing, sit."""
 DEFAULT = Speeds()
 
 
@@ -125,6 +127,7 @@ class OperatorNode(LoopNode):
             self.get_logger().warning(f"remote: {remote.notice}")
         for request in remote.requests:
             self.get_logger().info(f"the remote asks: {request.value}")
+            self._arbiter.take_charge(REMOTE)
             if request is Request.ESTOP:
                 self._estop_at_ns = now_ns
             else:
@@ -164,7 +167,7 @@ class OperatorNode(LoopNode):
                     f"publish on {topics.OPERATOR_INPUT}autonomy instead"
                 )
             self._alone = alone
-        velocity = self._arbiter.decide(now_ns, self._mode is Mode.WALK, self._alone)
+        velocity = self._arbiter.decide(now_ns, self._mode in UP, self._alone)
         if velocity is not None:
             self._say(velocity)
         if self._arbiter.in_charge != self._announced:

@@ -27,8 +27,8 @@ class Table:
     def say(self, source: str, velocity: VelocityCommand, active: bool | None = None) -> bool:
         return self.arbiter.observe(source, velocity, round(self.now * 1e9), active)
 
-    def decide(self, walking: bool = True, alone: bool = True) -> VelocityCommand | None:
-        return self.arbiter.decide(round(self.now * 1e9), walking, alone)
+    def decide(self, up: bool = True, alone: bool = True) -> VelocityCommand | None:
+        return self.arbiter.decide(round(self.now * 1e9), up, alone)
 
     def pass_time(self, seconds: float = SOURCE_TIMEOUT_S + 0.01) -> None:
         self.now += seconds
@@ -88,15 +88,15 @@ def test_a_lost_driver_is_silence_even_beside_a_connected_bystander(table: Table
     assert table.decide() == TURN, "taking over takes a deadman"
 
 
-def test_charge_ends_with_the_walk(table: Table) -> None:
+def test_charge_ends_when_the_robot_is_no_longer_up(table: Table) -> None:
     table.say("web", AHEAD)
     table.decide()
     table.pass_time()
     table.say("remote", ZERO, active=False)
     table.decide()
     assert table.decide() is None
-    assert table.decide(walking=False) is None
-    assert table.decide() == ZERO, "a new walk, and the remote is there"
+    assert table.decide(up=False) is None
+    assert table.decide() == ZERO, "up again, and the remote is there"
 
 
 def test_beside_another_publisher_only_a_held_deadman_speaks(table: Table) -> None:
@@ -108,9 +108,31 @@ def test_beside_another_publisher_only_a_held_deadman_speaks(table: Table) -> No
     assert table.decide(alone=False) == ZERO and table.decide(alone=False) is None
 
 
-def test_nothing_idle_is_published_outside_walk(table: Table) -> None:
+def test_when_another_publisher_is_gone_no_bystander_stands_in_for_it(table: Table) -> None:
+    for _ in range(20):
+        table.pass_time(0.05)
+        table.say("remote", ZERO, active=False)
+        assert table.decide(alone=False) is None
+    table.pass_time(0.05)
     table.say("remote", ZERO, active=False)
-    assert table.decide(walking=False) is None
+    assert table.decide(alone=True) is None
+    table.say("remote", ZERO, active=True)
+    assert table.decide() == ZERO and table.arbiter.in_charge == "remote"
+
+
+def test_nothing_idle_is_published_while_the_robot_is_down(table: Table) -> None:
+    table.say("remote", ZERO, active=False)
+    assert table.decide(up=False) is None
+
+
+def test_a_button_takes_charge(table: Table) -> None:
+    table.say("web", AHEAD)
+    table.decide()
+    table.pass_time()
+    table.say("remote", ZERO, active=False)
+    assert table.decide() == ZERO and table.decide() is None
+    table.arbiter.take_charge("remote")
+    assert table.decide() == ZERO
 
 
 def test_speeds_bound_every_source(table: Table) -> None:
@@ -154,14 +176,14 @@ EVENT = st.tuples(
 
 
 @given(st.lists(EVENT, max_size=40), st.booleans(), st.booleans())
-def test_motion_always_comes_from_a_fresh_active_source(events: list, walking: bool, alone: bool) -> None:
+def test_motion_always_comes_from_a_fresh_active_source(events: list, up: bool, alone: bool) -> None:
     table = Table()
     said: dict[str, tuple[float, bool]] = {}
     for source, vx, active, wait in events:
         if table.say(source, VelocityCommand(vx, 0.0, 0.0), active):
             said[source] = (table.now, active if active is not None else vx != 0.0)
         table.pass_time(wait)
-        out = table.decide(walking, alone)
+        out = table.decide(up, alone)
         if out is not None and out.vx != 0.0:
             assert any(table.now - at <= SOURCE_TIMEOUT_S + 1e-6 and meant for at, meant in said.values())
             assert -0.4 <= out.vx <= 0.6
