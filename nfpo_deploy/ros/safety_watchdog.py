@@ -39,7 +39,7 @@ class SafetyWatchdog(LoopNode):
 
     NAME = "safety_watchdog"
     PARAMETERS = (
-        Declaration("rate_hz", 50.0, "rate of the checks and of the permit, Hz", above_zero),
+        Declaration("rate_hz", 100.0, "rate of the checks and of the permit, Hz", above_zero),
         Declaration("control_rate_hz", 50.0, "rate that the policy must keep, Hz", above_zero),
         Declaration("bridge_rate_hz", 500.0, "rate that the bridge must keep, Hz", above_zero),
         Declaration("diagnostics_rate_hz", 5.0, "rate of /diagnostics, Hz", above_zero),

@@ -18,6 +18,10 @@ RATE_WINDOW_NS = 1_000_000_000
 MAX_STEP_NS = 100_000_000
 
 
+# Counts back of at most this are messages that were overtaken; more is a sender that restarted.
+MAX_OVERTAKEN = 200
+
+
 class Stream:
     """Age, rate and longest gap of one stream, from a counter that its sender increments."""
 
@@ -29,10 +33,10 @@ class Stream:
         self._gaps: deque[tuple[int, int]] = deque()
 
     def observe(self, now_ns: int, count: int) -> None:
-        """A message with this counter arrived; the same counter again is a repetition and refreshes nothing."""
-        if count == self.count:
-            return
+        """A message with this counter arrived; a repetition, or one that was overtaken, refreshes nothing."""
         if self.count is not None:
+            if 0 <= self.count - count <= MAX_OVERTAKEN:
+                return
             if count < self.count:
                 self._marks.clear()  # the sender restarted
             gap = now_ns - self._fresh_ns
