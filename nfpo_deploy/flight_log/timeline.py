@@ -149,9 +149,17 @@ class _Analysis:
         elif name == "nfpo_msgs/msg/RobotState":
             self._robot_state(message, stream)
         elif name in self._handlers:
-            decoded = self._decoders.decode(message)
-            if decoded is not None:
-                self._handlers[name](message, decoded)
+            self._tell(self._handlers[name], message)
+
+    def _tell(self, handler: Callable[[LogMessage, Any], None], message: LogMessage) -> None:
+        decoded = self._decoders.decode(message)
+        if decoded is None:
+            return
+        try:
+            handler(message, decoded)
+        except (AttributeError, TypeError, ValueError):
+            # The definition in the file has the name of ours, but other fields.
+            self._decoders.failures += 1
 
     def finish(self) -> Timeline:
         timeline = self.timeline
