@@ -51,6 +51,20 @@ def wait_for(condition, timeout=10.0):
     return value
 
 
+@pytest.fixture(scope="module")
+def sim_process(request, tmp_path_factory):
+    """A robot with a control socket in a process of its own, on the module's DOMAIN."""
+    path = tmp_path_factory.mktemp("sim") / "control"
+    process = SimProcess(
+        "--domain-id", request.module.DOMAIN, "--control", path, "--no-noise", "--builtin-mode", ""
+    )  # fmt: skip
+    process.path = path
+    yield process
+    assert process.process.poll() is None, "it lived through everything"
+    status, output = process.stop()
+    assert status == 0 and not path.exists() and "Traceback" not in output, output
+
+
 @pytest.fixture(name="wait_for")
 def wait_for_fixture():
     return wait_for

@@ -254,9 +254,9 @@ def test_hang_stops_the_physics_and_keeps_listening(session):
         moment = session.sim.truth.time
         for i in range(20):
             session.command(SPEC.default_pose, stiffness=20.0 + i)
-            time.sleep(0.005)
+            session.wait_for(lambda count=i + 2: session.sim._lowcmd.count == count)
+        time.sleep(0.1)
         assert session.sim.truth.time == pytest.approx(moment, abs=0.004)
-        session.wait_for(lambda: session.sim._lowcmd.count == 21)
         session.control.clear()
         session.wait(0.2)
     rows = session.columns

@@ -33,17 +33,9 @@ DOMAIN = 33
 ROOT = Path(__file__).resolve().parents[2]
 
 
-@pytest.fixture(scope="module")
-def sim(tmp_path_factory):
-    from tests.robot_sim.conftest import SimProcess
-
-    path = tmp_path_factory.mktemp("sim") / "control"
-    process = SimProcess("--domain-id", DOMAIN, "--control", path, "--no-noise", "--builtin-mode", "")
-    process.path = path
-    yield process
-    status, output = process.stop()
-    assert status == 0 and not path.exists(), output
-    assert "Traceback" not in output
+@pytest.fixture
+def sim(sim_process):
+    return sim_process
 
 
 @pytest.fixture
