@@ -5,7 +5,7 @@ SHELL := /bin/bash
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help walk test test-slow setup setup-walk lint format typecheck clean distclean
+.PHONY: help walk test test-slow fuzz setup setup-walk lint format typecheck clean distclean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -18,6 +18,9 @@ test: setup ## set up everything, then run the test suite
 
 test-slow: setup ## the tests that take minutes, too
 	@scripts/run python -m pytest -m "slow or not slow" $(ARGS)
+
+fuzz: setup ## damage the inputs of every parser for ten minutes: make fuzz ARGS="--minutes 60"
+	@scripts/run python -m tests.fuzz $(ARGS)
 
 setup: ## set up everything: simulation, ROS 2, training, development
 	@scripts/setup.sh test

@@ -8,7 +8,6 @@ that crashes must not take the report with it.
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from typing import Any
 import numpy as np
 import tyro
 
+from robots.untrusted import load_json, read_bounded
 from sim2real_checks.robot_sim.recorder import load_record
 from sim2real_checks.robot_sim.render import NO_RENDERER, Chase, RenderError, pictures_at, write_video
 
@@ -26,6 +26,7 @@ STRIP_FRAMES = 5
 GAP = 6
 CAPTION = 34
 CHASE = Chase(distance=1.2, azimuth=128.0, elevation=-14.0, height=0.19)
+MAX_REPORT_BYTES = 1 << 24
 OVERSAMPLING = 2
 """Pictures are rendered larger by this factor: smooth edges, of shadows too."""
 GAIT_S = 0.5
@@ -45,6 +46,30 @@ class Arguments:
     """Pixels of one picture of the strip."""
     height: int = 300
     """Pixels of one picture of the strip."""
+
+
+def read_report(path: Path) -> dict[str, Any]:
+    """A walk's report.json, with what the pictures need of it checked.
+
+    Raises:
+        OSError: missing or unreadable.
+        ValueError: not a report of a walk.
+    """
+    report = load_json(read_bounded(path, MAX_REPORT_BYTES), MAX_REPORT_BYTES)
+    segments = report.get("segments") if isinstance(report, dict) else None
+    if not isinstance(segments, list):
+        raise ValueError(f"{path}: not the report of a walk, it has no list of segments")
+    for segment in segments:
+        try:
+            times = [segment["start"], segment["end"], *segment["command"], *segment["mean_velocity"]]
+            ok = (
+                len(times) == 8 and all(np.isfinite(float(time)) for time in times) and isinstance(segment["name"], str)
+            )
+        except (TypeError, ValueError, KeyError, OverflowError):
+            ok = False
+        if not ok:
+            raise ValueError(f"{path}: a segment needs a name, start, end, command (3) and mean_velocity (3)")
+    return report
 
 
 def strip_moments(report: dict[str, Any], columns: Mapping[str, np.ndarray], count: int) -> list[tuple[float, str]]:
@@ -107,7 +132,7 @@ def main() -> int:
     """Exit status: 0, 2 for a bad folder or option, 3 where nothing can be rendered."""
     arguments = tyro.cli(Arguments, prog="python -m sim2real_checks.walk.pictures", description=__doc__)
     try:
-        report = json.loads((arguments.folder / "report.json").read_text())
+        report = read_report(arguments.folder / "report.json")
         record = arguments.folder / "record.npz"
         if arguments.strip:
             moments = strip_moments(report, load_record(record)[0], STRIP_FRAMES)

@@ -72,10 +72,10 @@ def test_every_shipped_yaml_is_read_as_the_library_reads_it(path):
     ids=range(21),
 )
 def test_bad_yaml_is_refused_at_once(text, message):
-    start = time.monotonic()
+    start = time.process_time()
     with pytest.raises(UntrustedError, match=message):
         load_yaml(text)
-    assert time.monotonic() - start < 2.0
+    assert time.process_time() - start < 2.0
 
 
 def test_nesting_up_to_the_limit_is_read():
@@ -86,10 +86,10 @@ def test_nesting_up_to_the_limit_is_read():
 
 
 def test_many_equal_keys_are_refused_quickly():
-    start = time.monotonic()
+    start = time.process_time()
     with pytest.raises(UntrustedError, match="keys given twice"):
         load_yaml("a: 1\n" * 100_000)
-    assert time.monotonic() - start < 20.0
+    assert time.process_time() - start < 10.0
 
 
 # --- JSON -----------------------------------------------------------------------------------------
@@ -115,10 +115,10 @@ def test_a_pipe_or_a_device_is_refused_without_waiting(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "zero").symlink_to("/dev/zero")
     for name in ("pipe", "zero", "."):
-        start = time.monotonic()
+        start = time.process_time()
         with pytest.raises((UntrustedError, OSError)):
             read_bounded(tmp_path / name)
-        assert time.monotonic() - start < 1.0
+        assert time.process_time() - start < 1.0
 
 
 def test_a_link_to_a_file_is_followed_and_a_loop_is_an_error(tmp_path):
