@@ -29,7 +29,7 @@ from nfpo_deploy.transport.codec import GO_LOW_CMD, GO_LOW_STATE
 from .conftest import Client
 
 ROBOT_DOMAIN, ROS_DOMAIN = 34, 134
-DOMAINS = {"domain_id": str(ROBOT_DOMAIN), "ros_domain_id": str(ROS_DOMAIN), "policy": "none"}
+DOMAINS = {"domain_id": str(ROBOT_DOMAIN), "ros_domain_id": str(ROS_DOMAIN), "policy": "none", "flight_log": "false"}
 REPO = Path(__file__).resolve().parents[2]
 OWN_MESSAGES = (BridgeStatus, JointCommand, RobotState, SafetyPermit, StateEstimate)
 
