@@ -94,7 +94,7 @@ def test_parameters_are_fixed_while_configured(make_node):
     assert node.trigger_configure() == SUCCESS
     (result,) = node.set_parameters([Parameter("rate_hz", value=10.0)])
     assert not result.successful and "clean up the node first" in result.reason
-    assert node.get_parameter("rate_hz").value == 50.0
+    assert node.get_parameter("rate_hz").value == 100.0
     assert node.trigger_cleanup() == SUCCESS
     (result,) = node.set_parameters([Parameter("rate_hz", value=10.0)])
     assert result.successful
