@@ -18,7 +18,7 @@ from nfpo_deploy.types import Mode
 from robots.loader import RobotSpec
 from sim2real_checks.faults import detect, measure
 from sim2real_checks.faults.bounds import check_bounds
-from sim2real_checks.faults.catalogue import Case, Expect, React
+from sim2real_checks.faults.catalogue import ACTIVE, Case, Expect, React
 from sim2real_checks.faults.inject import inject, prepare
 from sim2real_checks.faults.judge import Result, judge_reaction, judge_robot, new_result, result_from
 from sim2real_checks.faults.lowcmds import lowcmds_of, window
@@ -29,6 +29,7 @@ RESULTS, FAILED = "results.jsonl", "failed"
 RUNS_PER_GRAPH = 4
 """Faults that leave the graph usable share one, up to so many: the record must not grow without end."""
 BEFORE_S = 1.2
+BEFORE = "the motors were damped before the fault"
 ATTEMPTS = 3
 """A graph that does not reach the mode before the fault says nothing about the fault: it is tried again."""
 
@@ -41,6 +42,8 @@ class Seen:
     result: Result
     fault_ns: int
     end_ns: int
+    void: bool = False
+    """Whether something else had happened just before the fault, so that it says nothing."""
 
 
 class Campaign:
@@ -93,7 +96,7 @@ class Campaign:
     def _run_batch(self, batch: Sequence[Case]) -> list[Result]:
         """Runs that share a graph; those after one that ends it get a fresh one."""
         results: list[Result] = []
-        todo, attempts = list(batch), 0
+        todo, tries = list(batch), dict.fromkeys((case.key for case in batch), 0)
         while todo:
             scratch = self.folder / "running"
             shutil.rmtree(scratch, ignore_errors=True)
@@ -104,19 +107,18 @@ class Campaign:
             policy = self._policy(fault.policy, scratch)
             with Rig(self._options, scratch, self._check, policy, tapped=fault.witness == "wire") as rig:
                 while todo:
-                    item = self._run_case(rig, todo[0])
-                    attempts = attempts + 1 if not item.fault_ns else 0
-                    if not item.fault_ns and attempts < ATTEMPTS:
-                        break
-                    seen.append(item)
-                    todo.pop(0)
-                    if item.result.recovered is not True:
+                    case = todo.pop(0)
+                    tries[case.key] += 1
+                    seen.append(self._run_case(rig, case))
+                    if seen[-1].result.recovered is not True:
                         break
             for item in seen:
                 item.result.duration = (time.monotonic() - start) / len(seen)
             self._measure(rig, seen)
-            self._keep(scratch, seen)
-            results += [item.result for item in seen]
+            todo += [item.case for item in seen if item.void and tries[item.case.key] < ATTEMPTS]
+            judged = [item for item in seen if not item.void or tries[item.case.key] >= ATTEMPTS]
+            self._keep(scratch, judged)
+            results += [item.result for item in judged]
         return results
 
     def _policy(self, kind: str, scratch: Path) -> str:
@@ -129,12 +131,12 @@ class Campaign:
 
     def _run_case(self, rig: Rig, case: Case) -> Seen:
         rng = random.Random(case.seed)
-        seen = Seen(case, new_result(case, self.spec), 0, 0)
+        seen = Seen(case, new_result(case, self.spec), 0, 0, void=True)
         result, fault = seen.result, case.fault
         try:
             prepare(fault, rig)
             rig.reach(case.mode, rng, slow=bool(fault.policy))
-            seen.fault_ns = time.monotonic_ns()
+            seen.void = False
             seen.fault_ns, undos = inject(fault, rig, self.spec, rng)
             early = fault.observe if fault.undo_after is None else fault.undo_after
             rig.observe(early)
@@ -181,6 +183,10 @@ class Campaign:
             commands = load_tap(rig.folder / "tap.npz").between(start_ns, item.end_ns)
         else:
             commands = lowcmds_of(columns)
+        if case.mode in ACTIVE and measure.was_passive(commands, item.fault_ns, spec):
+            item.void = True
+            result.problems.append(f"{BEFORE}: {_last_reason(rig)}")
+            return
         reaction = measure.find_reaction(commands, fault_ns, spec)
         bridge = rig.watcher.bridge
         gap = measure.longest_gap(commands.ns, fault_ns, reaction.first_ns or item.end_ns)
@@ -211,6 +217,11 @@ class Campaign:
                 shutil.rmtree(target, ignore_errors=True)
                 shutil.copytree(scratch, target)
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _last_reason(rig: Rig) -> str:
+    faults = [permit.reason for permit in rig.watcher.permits if permit.mode is Mode.FAULT]
+    return faults[-1] if faults else "no reason was given"
 
 
 def _next_batch(cases: Sequence[Case]) -> list[Case]:

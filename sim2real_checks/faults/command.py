@@ -26,6 +26,8 @@ from sim2real_checks.walk.command import Signals
 
 ROBOT = "go2"
 INTERRUPTED = 130
+GIVE_UP = 5
+"""Runs in a row without a measurement, after which something is wrong with all of them."""
 RESTART_S, REUSE_S = 16.0, 9.0
 """Rough time of a run with and without a graph of its own, for the estimate that --list gives."""
 
@@ -147,7 +149,7 @@ def run_campaign(args: FaultsArgs, cases: Sequence[Case], console: Console) -> i
     results = campaign.done()
     known = {result.key for result in results}
     left = [case for case in cases if case.key not in known]
-    interrupted = False
+    interrupted, dead = False, 0
     with signals.handled(), _progress(console) as progress:
         task = progress.add_task("", total=len(cases), completed=len(cases) - len(left))
         try:
@@ -155,6 +157,9 @@ def run_campaign(args: FaultsArgs, cases: Sequence[Case], console: Console) -> i
                 results.append(result)
                 progress.advance(task)
                 _show(result, progress.console)
+                dead = 0 if result.motion or result.reaction != "none" else dead + 1
+                if dead >= GIVE_UP:
+                    raise NfpoError(f"{dead} runs in a row never reached their fault: {result.problems[-1]}")
         except CampaignInterruptedError:
             interrupted = True
     wanted = {case.key for case in cases}

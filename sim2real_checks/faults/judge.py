@@ -118,11 +118,13 @@ def _reaction_problems(result: Result, expect: Expect) -> list[str]:
         React.DAMP: ("damp", "sit", "stand") if result.detector == "bridge" else ("damp",),
         React.STAND: ("stand", "damp"),
         React.SIT: ("sit", "stand", "damp"),
-        React.NONE: ("none",),
+        # A robot that sits down is damped when it sits.
+        React.NONE: ("none", "damp") if result.mode == Mode.SIT.name else ("none",),
         React.ANY: ("none", "damp", "stand", "sit"),
     }[expect.reaction]
     if result.reaction not in allowed:
-        return [f"expected {expect.reaction.value}, saw {result.reaction}"]
+        acted = f" by {result.detector}: {result.reason}" if result.detector else ""
+        return [f"expected {expect.reaction.value}, saw {result.reaction}{acted}"]
     if expect.by and result.reaction != "none" and result.detector not in expect.by:
         acted = f"{result.detector or 'nobody known'} acted ({result.reason})"
         return [f"{acted}, expected {' or '.join(expect.by)}"]

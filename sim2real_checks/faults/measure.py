@@ -106,6 +106,15 @@ def find_reaction(commands: LowCmds, fault_ns: int, spec: RobotSpec) -> Reaction
     return Reaction(damp_ns, stand_ns, sit_ns, str(commands.writer[min(found)]) if found else "", again)
 
 
+def was_passive(commands: LowCmds, fault_ns: int, spec: RobotSpec) -> bool:
+    """Whether the motors were limp, or on their way to it, before the fault came."""
+    after = int(np.searchsorted(commands.ns, fault_ns, side="right"))
+    since = int(np.searchsorted(commands.ns, fault_ns - 2 * spec.safety.damp_ramp * 1e9))
+    before = commands.kp[since:after]
+    # A policy's commands may be bounded for their torque, but never to so little.
+    return not len(before) or bool(before[-1] < 0.5 * before.max() or before[-1] == 0.0)
+
+
 def _first_zero(kp: np.ndarray, after: int) -> int | None:
     """First command after the fault without stiffness, of a stream that had some."""
     if after > 0 and kp[after - 1] == 0.0:

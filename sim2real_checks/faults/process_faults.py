@@ -15,12 +15,14 @@ BLOCKED_S = 0.5
 """How long an interpreter is blocked: longer than every timeout that must notice it."""
 RESUMED_S = 1.0
 """After this time a frozen process comes back."""
-STRONGEST = ("sdk_bridge", "policy_inference", "safety_watchdog", "state_estimator")
+STRONGEST = ("sdk_bridge", "policy_inference", "safety_watchdog", "state_estimator", "operator")
 """Processes whose loss must have consequences, the one with the earliest first."""
 BY_GATE, BY_GUARD, BY_WATCHDOG = ("gate",), ("guard",), ("watchdog",)
+OPERATOR_MISSED_S = 4.5
+"""To see what follows when no velocity comes any more."""
 GOES_DOWN_S = 9.0
 """A bridge that is asked to end stands, sits and damps: about seven seconds."""
-NOTHING = Expect(React.ANY)
+NOTHING, UNMOVED = Expect(React.ANY), Expect(React.NONE)
 
 
 def process_faults(processes: Sequence[str]) -> Iterator[Fault]:
@@ -50,15 +52,19 @@ def after_loss(process: str) -> dict[Mode, Expect]:
         "safety_watchdog": in_modes(ACTIVE, Expect(React.DAMP, "bridge", "permit_timeout", BY_GATE)),
         "policy_inference": {Mode.WALK: Expect(React.DAMP, "bridge", "command_timeout", BY_GATE)},
         "state_estimator": {Mode.WALK: Expect(React.STAND, "watchdog", "estimate_timeout", BY_WATCHDOG)},
+        "operator": {Mode.WALK: Expect(React.STAND, "watchdog", "operator_abandon", BY_WATCHDOG)},
         ROBOT: in_modes(ACTIVE, Expect(React.DAMP, "bridge", "state_timeout", BY_GATE)),
     }
     modes = ALL if process in ("sdk_bridge", "safety_watchdog") else ACTIVE
-    return {**in_modes(modes, NOTHING), **by_process.get(process, {})}
+    return {**in_modes(modes, UNMOVED), **by_process.get(process, {})}
 
 
 def _noticed(expect: dict[Mode, Expect]) -> dict[Mode, Expect]:
     """The same where the launcher sees it, too, and may be faster: it asks the bridge to end."""
-    return {mode: replace(one, by=(*one.by, "bridge") if one.by else ()) for mode, one in expect.items()}
+    return {
+        mode: NOTHING if one.reaction is React.NONE else replace(one, by=one.by and (*one.by, "bridge"))
+        for mode, one in expect.items()
+    }
 
 
 def _signal(process: str, number: str) -> Injection:
@@ -66,20 +72,22 @@ def _signal(process: str, number: str) -> Injection:
 
 
 def _of_one(name: str) -> Iterator[Fault]:
-    expect = after_loss(name)
+    expect, observe = after_loss(name), _observe(name)
+    # An operator who is missed for a second only has not gone.
+    brief = in_modes(tuple(expect), UNMOVED) if name == "operator" else expect
     stop_quick = {"sdk_bridge": (Mode.READY,), "safety_watchdog": (Mode.STAND,), "policy_inference": (Mode.WALK,)}
     for word, number in DEADLY.items():
         quick = (Mode.WALK,) if name in ("sdk_bridge", "safety_watchdog") and word == "kill" else ()
-        yield Fault(f"{word} {name}", "process", (_signal(name, number),), _noticed(expect), True, quick=quick)
+        yield Fault(
+            f"{word} {name}", "process", (_signal(name, number),), _noticed(expect), True, observe=observe, quick=quick
+        )
     alone = (_signal(LAUNCHER, "SIGSTOP"), _signal(name, "SIGKILL"))
-    yield Fault(f"kill {name}, launcher frozen", "process", alone, expect, True)
+    yield Fault(f"kill {name}, launcher frozen", "process", alone, expect, True, observe=observe)
     stop = (_signal(name, "SIGSTOP"),)
-    yield Fault(f"stop {name}", "process", stop, expect, quick=stop_quick.get(name, ()))
-    yield Fault(
-        f"stop and continue {name}", "process", (_signal(name, "SIGSTOP"),), expect, undo_after=RESUMED_S, observe=3.0
-    )
+    yield Fault(f"stop {name}", "process", stop, expect, observe=observe, quick=stop_quick.get(name, ()))
+    yield Fault(f"stop and continue {name}", "process", stop, brief, undo_after=RESUMED_S, observe=3.0)
     block = Injection("saboteur", name, {"fault": "hold_gil", "seconds": BLOCKED_S})
-    yield Fault(f"block {name}", "process", (block,), expect)
+    yield Fault(f"block {name}", "process", (block,), brief)
     # When an allocation fails, and what that ends, is up to the process: nothing may be violated.
     exhaust = Injection("saboteur", name, {"fault": "exhaust_memory"})
     yield Fault(f"exhaust memory of {name}", "process", (exhaust,), in_modes(tuple(expect), NOTHING), True, observe=4.0)
@@ -105,10 +113,19 @@ def _of_robot() -> Iterator[Fault]:
 def _of_two(first: str, second: str) -> Iterator[Fault]:
     strongest = next((name for name in STRONGEST if name in (first, second)), first)
     expect = {mode: one for mode, one in after_loss(strongest).items() if mode in UP}
+    if {first, second} == {"guard", "guard_backup"}:
+        expect = in_modes(UP, Expect(React.SIT, "watchdog", "guard_status_timeout", BY_WATCHDOG))
     for word, number in {"kill": "SIGKILL", "stop": "SIGSTOP"}.items():
         both = (_signal(first, number), _signal(second, number))
         dead = word == "kill"
-        yield Fault(f"{word} {first} and {second}", "pair", both, _noticed(expect) if dead else expect, dead)
+        yield Fault(
+            f"{word} {first} and {second}", "pair", both, _noticed(expect) if dead else expect, dead,
+            observe=max(_observe(first), _observe(second)),
+        )  # fmt: skip
+
+
+def _observe(name: str) -> float:
+    return OPERATOR_MISSED_S if name == "operator" else 2.5
 
 
 def _of_launcher() -> Iterator[Fault]:

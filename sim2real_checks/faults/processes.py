@@ -22,6 +22,8 @@ LAUNCHER = "launcher"
 START_TIMEOUT_S = 30.0
 STOP_TIMEOUT_S = 60.0
 POLL_S = 0.05
+AT_ONCE_S = 0.2
+"""Between two Ctrl-C, of which the second means: at once."""
 PR_SET_PDEATHSIG = 1
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
@@ -132,10 +134,17 @@ class LaunchedGraph:
         """Of the launcher; None while it runs."""
         return self._launcher.exit_status
 
-    def close(self) -> None:
-        """Stop everything in order; what does not stop is killed. Nothing is left."""
+    def close(self, sit_down: bool = False) -> None:
+        """Stop everything in order; what does not stop is killed. Nothing is left.
+
+        Args:
+            sit_down: let a healthy robot sit down first; otherwise it is damped where it stands.
+        """
         for process in self.processes.values():
             process.send(signal.SIGCONT)
+        if not sit_down:
+            self._launcher.id.send(signal.SIGINT)
+            time.sleep(AT_ONCE_S)
         self._launcher.stop(STOP_TIMEOUT_S)
         # A killed launcher's orphans were told to end by the kernel; the bridge takes its time to sit down.
         deadline = time.monotonic() + STOP_TIMEOUT_S / 2

@@ -17,10 +17,13 @@ import numpy as np
 from rich.console import Console
 
 from nfpo_deploy.errors import NfpoError
-from nfpo_deploy.graph import SIMULATOR, Graph, build_graph
+from nfpo_deploy.graph import SIMULATOR, Graph, build_graph, resolve_policy
+from nfpo_deploy.policy.onnx_policy import OnnxPolicy
 from nfpo_deploy.ros import topics
 from nfpo_deploy.types import Mode
+from robots.loader import load_robot
 from sim2real_checks.faults.catalogue import ROBOT
+from sim2real_checks.faults.detect import launcher_words
 from sim2real_checks.faults.processes import Child, LaunchedGraph, ProcessId, RigError
 from sim2real_checks.faults.rogue import Rogue
 from sim2real_checks.faults.watch import Watcher
@@ -30,7 +33,7 @@ from sim2real_checks.walk.drive import Drive
 from sim2real_checks.walk.operator import Operator
 from sim2real_checks.walk.progress import Progress
 
-GRAPH = "go2_walk"
+GRAPH, ROBOT_SPEC = "go2_walk", "go2"
 SABOTEUR = Path(__file__).with_name("saboteur")
 RECORD_HZ = 1000
 """One row for each physics step: every LowCmd is seen."""
@@ -58,13 +61,26 @@ class RigOptions:
     policy: str = "walk"
 
 
-def graph_of(options: RigOptions, policy: str = "") -> tuple[Graph, dict[str, str]]:
+def graph_of(
+    options: RigOptions, policy: str = "", params_file: str = "", log_dir: str = ""
+) -> tuple[Graph, dict[str, str]]:
     """The graph under test, which knows nothing of a simulator, and the launch arguments that it is made of."""
     arguments = {
-        "interface": "lo", "policy": policy or options.policy,
+        "interface": "lo", "policy": policy or options.policy, "params_file": params_file, "log_dir": log_dir,
         "domain_id": str(options.domain_id), "ros_domain_id": str(options.ros_domain_id),
     }  # fmt: skip
     return build_graph(GRAPH, arguments), arguments
+
+
+def write_parameters(policy: str, path: Path) -> None:
+    """Parameters with which the operator node lets through all that the policy was trained for."""
+    spec = load_robot(ROBOT_SPEC)
+    ranges = OnnxPolicy.load(resolve_policy(policy, spec), spec).manifest.command_ranges
+    speeds = {
+        "forward": ranges["vx"][1], "backward": -ranges["vx"][0], "sideways": ranges["vy"][1], "turn": ranges["wz"][1],
+    }  # fmt: skip
+    lines = [f"    {name}: {float(value)}" for name, value in speeds.items()]
+    path.write_text("\n".join(["operator:", "  ros__parameters:", *lines]) + "\n")
 
 
 def robot_command(options: RigOptions, folder: Path, control: Path) -> list[str]:
@@ -115,7 +131,8 @@ class Rig:
         self._expect_death = False
         self._scratch = tempfile.TemporaryDirectory(prefix="nfpo_faults_")
         scratch = Path(self._scratch.name)
-        graph, arguments = graph_of(options, policy)
+        write_parameters(options.policy, scratch / "parameters.yaml")
+        graph, arguments = graph_of(options, policy, str(scratch / "parameters.yaml"), str(scratch / "flight_log"))
         self.graph = graph
         os.environ.update(graph.environment)
         # The environment of everything that may be spoiled; this process's own stays clean.
@@ -124,7 +141,7 @@ class Rig:
         self._children: dict[str, Child] = {}
         self._control: SimControl | None = None
         self._graph: LaunchedGraph | None = None
-        self.operator = Operator(options.ros_domain_id)
+        self.operator = Operator(options.ros_domain_id, topics.OPERATOR_INPUT + "autonomy")
         try:
             self.watcher, self.rogue = Watcher(self.operator.node), Rogue(self.operator.node)
             control = scratch / "control"
@@ -182,7 +199,8 @@ class Rig:
         self.rogue.poll()
         self._check()
         if not self._expect_death and not self.running:
-            raise RigError(f"the graph ended before the fault; see {self.folder / 'graph.log'}")
+            log = self.folder / "graph.log"
+            raise RigError(f"the graph ended before the fault ({launcher_words(log) or 'it says not why'}); see {log}")
 
     def reach(self, mode: Mode, rng: random.Random, slow: bool = False) -> None:
         """Bring the robot from the floor into a mode, to a random moment of it.

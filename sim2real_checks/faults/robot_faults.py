@@ -195,7 +195,7 @@ def _machine() -> Iterator[Fault]:
 
 def _ros() -> Iterator[Fault]:
     """Somebody else on the ROS domain."""
-    refused = {Mode.READY: NOTHING, Mode.WALK: SEEN_AT_ONCE}
+    refused = {Mode.READY: UNMOVED, Mode.WALK: SEEN_AT_ONCE}
     for what in ("nan", "wrong length", "huge gains", "old seq", "future", "wrong joints"):
         quick = (Mode.WALK,) if what == "nan" else ()
         injection = Injection("joint_command", what)

@@ -25,12 +25,12 @@ from nfpo_deploy.ros import topics
 from nfpo_deploy.ros.node_base import PolledSubscription
 from nfpo_deploy.types import Mode
 from sim2real_checks.faults.processes import Child, LaunchedGraph, ProcessId
+from sim2real_checks.faults.rig import GRAPH, write_parameters
 from sim2real_checks.soak.wandering import Wandering
 from sim2real_checks.walk.drive import Drive
 from sim2real_checks.walk.operator import QUEUE, Operator
 from sim2real_checks.walk.progress import Progress
 
-GRAPH = "go2_walk"
 STOP_S = 30.0
 MAX_TRIPS = 10
 """After so many the rest of the run would say nothing new."""
@@ -126,18 +126,20 @@ class Soak:
         """
         options, log = self._options, self._folder / "graph.log"
         arguments = {
-            "interface": "lo", "policy": options.policy,
+            "interface": "lo", "policy": options.policy, "log_dir": str(self._folder / "flight_log"),
             "domain_id": str(options.domain_id), "ros_domain_id": str(options.ros_domain_id),
         }  # fmt: skip
-        graph = build_graph(GRAPH, arguments)
         robot = build_graph(GRAPH, {**arguments, "interface": "", "sim": "true"}).process(SIMULATOR)
+        write_parameters(options.policy, self._folder / "parameters.yaml")
+        arguments["params_file"] = str(self._folder / "parameters.yaml")
+        graph = build_graph(GRAPH, arguments)
         os.environ.update(graph.environment)
         realtime.adopt_priority(lower_by=2)
         log.unlink(missing_ok=True)
         with ExitStack() as stack:
             # Last of all, whatever ends the run: the witness has written everything then.
             stack.callback(self._read_wire)
-            operator = Operator(options.ros_domain_id)
+            operator = Operator(options.ros_domain_id, topics.OPERATOR_INPUT + "autonomy")
             stack.callback(operator.close)
             (self._folder / WITNESS_FILE).unlink(missing_ok=True)
             robot_child = Child(robot.command(sys.executable), {}, log)
@@ -146,7 +148,7 @@ class Soak:
             witness_child = Child([*witness, "--domain-id", str(options.domain_id)], {}, log)
             stack.callback(witness_child.stop, STOP_S)
             launched = LaunchedGraph(GRAPH, graph, arguments, log, {})
-            stack.callback(launched.close)
+            stack.callback(launched.close, sit_down=True)
             permits = PermitClock(operator.node)
             drive = Drive(operator, Progress(Console(file=io.StringIO())), lambda: self._poll(permits, launched))
             launched.wait_for_processes(self._check)

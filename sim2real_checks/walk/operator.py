@@ -59,7 +59,14 @@ class Operator:
         watching: whether findings of /diagnostics go into the log (before the start most streams are rightly stale).
     """
 
-    def __init__(self, ros_domain_id: int) -> None:
+    def __init__(self, ros_domain_id: int, velocity_topic: str = topics.VELOCITY_COMMAND) -> None:
+        """Join the graph.
+
+        Args:
+            ros_domain_id: domain of the graph.
+            velocity_topic: where velocities go; a graph with an operator node of its own takes them from
+                `topics.OPERATOR_INPUT` + "autonomy".
+        """
         self.log = RunLog()
         self.velocity = (math.nan,) * 3
         self.unhealthy: dict[str, str] = {}
@@ -74,7 +81,7 @@ class Operator:
         )
         self._executor = SingleThreadedExecutor(context=self._context)
         self._executor.add_node(self.node)
-        self._velocity = self.node.create_publisher(Twist, topics.VELOCITY_COMMAND, 1)
+        self._velocity = self.node.create_publisher(Twist, velocity_topic, 1)
         self._permits = PolledSubscription(self.node, SafetyPermitMsg, topics.PERMIT, QUEUE)
         self._estimates = PolledSubscription(self.node, StateEstimateMsg, topics.STATE_ESTIMATE, SENSOR_QOS)
         self._statuses = PolledSubscription(self.node, BridgeStatusMsg, topics.BRIDGE_STATUS, QUEUE)
@@ -101,7 +108,7 @@ class Operator:
         return set(self.node.get_node_names()) - {NODE_NAME}
 
     def publish_velocity(self, vx: float, vy: float, wz: float) -> None:
-        """Say on /cmd_vel what the robot shall do: m/s, m/s, rad/s in base_link."""
+        """Say what the robot shall do: m/s, m/s, rad/s in base_link."""
         message = Twist()
         message.linear.x, message.linear.y, message.angular.z = float(vx), float(vy), float(wz)
         self._velocity.publish(message)
