@@ -40,7 +40,7 @@ class Robot:
         # It would count as another program that drives.
         self.client.node.destroy_publisher(self.client._publisher)
         client = self.client
-        client.wait(lambda: "status" in client.newest and "permit" in client.newest, 90.0, "the graph")
+        client.wait(lambda: "status" in client.newest and "permit" in client.newest, 150.0, "the graph")
         client.wait(lambda: "operator" in client.node.get_node_names(), 60.0, "the operator node")
         self.sim = SimControl(socket)
 
@@ -71,8 +71,13 @@ class Robot:
 
     def walk_by_remote(self) -> None:
         self.client.spin(1.0)
-        self.ask(lambda: self.press("Start") if self.client.in_mode(PERMITS["DAMP"]) else None, "READY", 120.0)
-        self.ask(lambda: self.press("A"), "WALK")
+        buttons = {PERMITS["DAMP"]: "Start", PERMITS["READY"]: "A"}
+
+        def press() -> None:
+            if (button := buttons.get(self.client.newest["permit"].mode)) is not None:
+                self.press(button)
+
+        self.ask(press, "WALK", 120.0)
 
     def drive_by_remote(self, seconds: float, **sticks: float) -> None:
         end = time.monotonic() + seconds
@@ -161,10 +166,10 @@ def test_keyboard_drives_and_stops(robot, way):
         terminal.read()
 
     try:
-        client.wait(lambda: "driving over /nfpo/operator/keyboard" in terminal.read(), 60.0, "the route")
+        client.wait(lambda: "driving over /nfpo/operator/keyboard" in terminal.read(), 150.0, "the route")
         robot.ask(lambda: (terminal.type("r"), live(6.0)), "WALK", 120.0)
         hold(terminal, "w", 5.0, live)
-        assert robot.speed() > 0.15 and "WALK" in terminal.line()
+        assert robot.speed() > 0.15 and "WALK" in terminal.line(), (robot.client.describe(), terminal.line())
         if way == "escape":
             terminal.type("\x1b")
         elif way == "service":
@@ -198,7 +203,7 @@ def test_browser_drives_and_stops(robot, way):
 
     robot = robot(web="true", web_port="0")
     client = robot.client
-    match = client.wait(lambda: re.search(r"web page: (\S+)", robot.graph.output), 60.0, "the page's address")
+    match = client.wait(lambda: re.search(r"web page: (\S+)", robot.graph.output), 150.0, "the page's address")
     held = False
     seen: list[dict] = []
 
@@ -240,7 +245,8 @@ def test_browser_drives_and_stops(robot, way):
             await reach("WALK", 30.0, "walk")
             held = True
             await rest(4.0)
-            assert robot.speed() > 0.15 and seen[-1]["driver"] == "web"
+            status = [message for message in seen if "status" in message][-1]
+            assert robot.speed() > 0.15 and status["driver"] == "web", (client.describe(), status)
             if way == "estop":
                 await socket_.send_json({"request": "estop", "number": 2})
                 assert "emergency stop" in await reach("FAULT", 3.0)
