@@ -2,6 +2,7 @@
 
 import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 
 from nfpo_deploy.transport.codec import GO_LOW_STATE
 from robots.loader import load_robot
+from sim2real_checks.robot_sim.control import _parameter
 from sim2real_checks.robot_sim.faults import FAULTS, FaultError, describe_parameters, parse_fault
 from sim2real_checks.robot_sim.lowstate_faults import LowStateStream
 
@@ -223,6 +225,17 @@ def test_good_requests_carry_their_values():
     fault = parse_fault({"fault": "freeze", "duration": 2, "id": 17}, SPEC)
     assert (fault.values, fault.duration, fault.key) == ({}, 2.0, ("freeze", None))
     assert parse_fault({"fault": "block_joint", "joint": JOINT}, SPEC).key == ("block_joint", 4)
+
+
+def test_every_fault_and_its_parameters_are_documented():
+    lines = (Path(__file__).parents[2] / "docs" / "robot_sim.md").read_text().splitlines()
+    for name, kind in FAULTS.items():
+        (row,) = [line for line in lines if line.startswith(f"| `{name}` |")]
+        words = row.replace("=", " ").replace("`", " ").replace(",", " ").replace(";", " ").split()
+        assert set(kind.parameters) <= set(words), name
+        command = row.split("`ctl ")[1].split("`")[0]
+        pairs = dict(_parameter(word) for word in command.split()[1:])
+        assert parse_fault({"fault": command.split()[0], **pairs}, SPEC).name == name
 
 
 def test_every_fault_describes_itself():
