@@ -201,7 +201,7 @@ class Campaign:
             if reaction.first_ns is None or ending_ns < reaction.first_ns:
                 reaction = replace(reaction, sit_ns=ending_ns)
                 result.detector, result.reason = "bridge", "asked to end"
-        judge_reaction(result, expect, fault_ns, reaction)
+        judge_reaction(result, expect, fault_ns, item.end_ns, reaction)
         if witness == "robot":
             motion = measure.measure_motion(columns, commands, fault_ns, reaction.first_ns, spec)
             honest_until = None if case.fault.honest_state else fault_ns

@@ -80,7 +80,7 @@ class Fault:
     """Whether the graph is gone afterwards."""
     undo_after: float | None = None
     """s after which the fault is taken back; None only at the end of the observation, where that is possible."""
-    observe: float = 2.5
+    observe: float = 3.0
     """s to look at what follows."""
     honest_state: bool = True
     """Whether the robot's state reaches the gate as it is: otherwise the torque of a command cannot be judged."""

@@ -54,7 +54,8 @@ def who_acted(
         return "bridge", "asked to end"
     if change is not None and change.ns <= reaction_ns:
         return "watchdog", f"{change.mode.name}: {change.reason}"
-    return "", ""
+    # Nobody asked for it: the gate by itself. A watchdog that sees the same clears the trip before the next report.
+    return "gate", "tripped between two reports"
 
 
 def end_began(bridge: Sequence[BridgeChange], fault_ns: int) -> int | None:

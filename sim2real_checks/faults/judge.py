@@ -17,8 +17,10 @@ from sim2real_checks.faults.measure import Motion, Reaction
 
 LYING_HEIGHT = 0.15
 """m; the trunk of a robot that stands is twice as high."""
-RESTING_SPEED = 0.5
+RESTING_SPEED = 1.0
 """rad/s of the fastest joint at the end: it has come to rest."""
+RESTING_AFTER_MS = 1500.0
+"""After the reaction; a robot on damped legs needs its time to come to rest."""
 MAX_IMPACT_SPEED = 1.5
 """m/s of the trunk downward: the free fall of a Go2 from its standing height ends at 2.1 m/s."""
 
@@ -56,6 +58,9 @@ class Result:
     problems: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
+    settled: bool = True
+    """Whether the robot had time to come to rest after the reaction."""
+
     @property
     def failed(self) -> bool:
         """Whether anything but a late reaction was wrong; lateness is judged over all runs of a target."""
@@ -79,12 +84,21 @@ def new_result(case: Case, spec: RobotSpec) -> Result:
     )  # fmt: skip
 
 
-def judge_reaction(result: Result, expect: Expect, fault_ns: int, reaction: Reaction) -> None:
-    """Fill in what was done, when and by whom, and what is wrong with that."""
+def judge_reaction(result: Result, expect: Expect, fault_ns: int, end_ns: int, reaction: Reaction) -> None:
+    """Fill in what was done, when and by whom, and what is wrong with that.
+
+    Args:
+        result: gets it.
+        expect: what had to follow.
+        fault_ns: moment of the fault.
+        end_ns: end of the observation.
+        reaction: what followed.
+    """
     result.reaction = _name(reaction)
     if reaction.first_ns is not None:
         result.fault_to_reaction_ms = (reaction.first_ns - fault_ns) * 1e-6
         result.reaction_ms = result.fault_to_reaction_ms - result.allowance_ms
+        result.settled = (end_ns - reaction.first_ns) * 1e-6 > RESTING_AFTER_MS
         seen = [value for value in (result.detection_ms, result.fault_to_reaction_ms) if value is not None]
         result.detection_ms = min(seen)
     result.problems += _reaction_problems(result, expect)
@@ -142,7 +156,7 @@ def _end_problems(result: Result, case: Case, motion: Motion) -> list[str]:
             problems.append(f"not on the ground in the end: trunk at {motion.final_height:.2f} m")
     elif lying and motion.final_stiffness > 0.0 and case.mode in UP:
         problems.append(f"fell without being damped: trunk at {motion.final_height:.2f} m")
-    if motion.final_joint_speed > RESTING_SPEED and lying:
+    if motion.final_joint_speed > RESTING_SPEED and lying and result.settled:
         problems.append(f"still moving in the end: {motion.final_joint_speed:.1f} rad/s")
     if motion.fall_speed > MAX_IMPACT_SPEED:
         problems.append(f"came down at {motion.fall_speed:.2f} m/s")

@@ -18,6 +18,8 @@ RESUMED_S = 1.0
 STRONGEST = ("sdk_bridge", "policy_inference", "safety_watchdog", "state_estimator", "operator")
 """Processes whose loss must have consequences, the one with the earliest first."""
 BY_GATE, BY_GUARD, BY_WATCHDOG = ("gate",), ("guard",), ("watchdog",)
+OBSERVE_S = 3.0
+"""Until a robot that is damped while it walks has come to rest."""
 OPERATOR_MISSED_S = 4.5
 """To see what follows when no velocity comes any more."""
 GOES_DOWN_S = 9.0
@@ -125,7 +127,7 @@ def _of_two(first: str, second: str) -> Iterator[Fault]:
 
 
 def _observe(name: str) -> float:
-    return OPERATOR_MISSED_S if name == "operator" else 2.5
+    return OPERATOR_MISSED_S if name == "operator" else OBSERVE_S
 
 
 def _of_launcher() -> Iterator[Fault]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 
@@ -17,6 +19,7 @@ class HandMade:
     def __init__(self, spec: RobotSpec, seconds: float = 2.0) -> None:
         n, rows = spec.num_joints, round(seconds * 1000)
         self.spec = spec
+        self.seconds = seconds
         self.time = np.arange(rows) * 1e-3
         self.kp = np.full(rows, 60.0)
         self.kd = np.full(rows, 5.0)
@@ -77,6 +80,11 @@ class HandMade:
 @pytest.fixture(scope="session")
 def spec() -> RobotSpec:
     return load_robot("go2")
+
+
+@pytest.fixture
+def make_record(spec: RobotSpec) -> Callable[[float], HandMade]:
+    return lambda seconds: HandMade(spec, seconds)
 
 
 @pytest.fixture

@@ -40,9 +40,9 @@ def judged(record, case: Case, detector: str = "gate") -> Result:
     reaction = find_reaction(commands, fault_ns, record.spec)
     result = new_result(case, record.spec)
     result.detector = detector if reaction.first_ns else ""
-    judge_reaction(result, case.expect, fault_ns, reaction)
+    judge_reaction(result, case.expect, fault_ns, record.ns(record.seconds * 1000), reaction)
     motion = measure_motion(columns, commands, fault_ns, reaction.first_ns, record.spec)
-    judge_robot(result, case, motion, check_bounds(columns, record.spec, fault_ns, record.ns(2000)))
+    judge_robot(result, case, motion, check_bounds(columns, record.spec, fault_ns, record.ns(record.seconds * 1000)))
     return result
 
 
@@ -110,6 +110,16 @@ def test_a_robot_that_lies_but_is_held_stiff_fails_the_campaign(hand_made):
     hand_made.lies_from(1500)
     (problem,) = judged(hand_made, case_of(Expect(React.ANY))).problems
     assert problem.startswith("fell without being damped")
+
+
+@pytest.mark.parametrize(("seconds", "moving"), [(2.0, False), (3.0, True)])
+def test_a_robot_that_does_not_come_to_rest_fails_the_campaign(make_record, seconds, moving):
+    record = make_record(seconds)
+    record.damp(FAULT_MS + 102)
+    record.lies_from(1600)
+    record.joint_speed[-1, 3] = 1.2
+    problems = judged(record, case_of(DAMPED)).problems
+    assert any("still moving in the end: 1.2 rad/s" in problem for problem in problems) == moving
 
 
 def test_a_robot_that_was_dropped_fails_the_campaign(good):
@@ -205,7 +215,11 @@ def permit(ms: float, mode: Mode, reason: str) -> PermitChange:
             [permit(120, Mode.SIT, detect.BRIDGE_ENDS)], [report(108, GatePhase.RAMPING, stopping=True)],
             "bridge", 0.002, "bridge", "asked to end",
         ),
-        ([], [report(50, reason="old", tripped=True)], "bridge", 0.002, "", ""),
+        ([], [report(50, reason="old", tripped=True)], "bridge", 0.002, "gate", "tripped between two reports"),
+        (
+            [permit(115, Mode.FAULT, "command_values: x")], [report(125, reason="mode FAULT")],
+            "bridge", 0.002, "gate", "tripped between two reports",
+        ),
     ],
 )  # fmt: skip
 def test_who_acted(spec, permits, reports, writer, gap, who, reason):
