@@ -26,7 +26,6 @@ from nfpo_msgs.msg import SafetyPermit as SafetyPermitMsg
 from nfpo_msgs.msg import StateEstimate as StateEstimateMsg
 from rcl_interfaces.msg import Log
 from rclpy.lifecycle import State, TransitionCallbackReturn
-from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.serialization import deserialize_message
 
@@ -35,15 +34,15 @@ from nfpo_deploy.errors import MessageError, TransportError
 from nfpo_deploy.flight_log.folder import check_folder, default_folder
 from nfpo_deploy.flight_log.incident import IncidentRules, Trigger
 from nfpo_deploy.flight_log.recorder import FlightLog, LogSettings
-from nfpo_deploy.flight_log.schemas import definition_of, definition_of_record
-from nfpo_deploy.flight_log.segment import Channel, Entry
+from nfpo_deploy.flight_log.segment import Entry
 from nfpo_deploy.ros import conversions, topics
 from nfpo_deploy.ros.loop import NS
 from nfpo_deploy.ros.main import run_nodes
-from nfpo_deploy.ros.node_base import LoopNode, PolledGroup
+from nfpo_deploy.ros.node_base import LoopNode
 from nfpo_deploy.ros.parameters import Declaration, above_zero, integer_between, not_empty
+from nfpo_deploy.ros.recorder_taps import RosTap, WireRecorder
 from nfpo_deploy.transport.dds_version import require_supported_dds
-from nfpo_deploy.transport.wire_tap import LOW_CMD, LOW_STATE, WireTap, role_of
+from nfpo_deploy.transport.wire_tap import LOW_CMD, LOW_STATE, WireTap
 
 ROSOUT = "/rosout"
 PREFIX = "/nfpo/"
@@ -67,116 +66,7 @@ TOPICS: dict[str, tuple[type, QoSProfile]] = {
     ROSOUT: (Log, LATCHED),
 }
 DISCOVERY_PERIOD_S = 1.0
-MAX_WRITERS = 64
-"""Writers of one wire topic that are told apart."""
 QUIET_NS = NS // 2
-
-
-class RosTap:
-    """A raw subscription: takes messages as bytes, with the times and numbers that the middleware gives them.
-
-    Attributes:
-        lost: messages that were published and never arrived, by the gaps in the publishers' own numbering.
-    """
-
-    def __init__(self, node: Node, topic: str, message_type: type, qos: QoSProfile) -> None:
-        self.topic = topic
-        self.lost = 0
-        self._channel = Channel(topic, definition_of(message_type))
-        self._node = node
-        self._next: dict[bytes, int] = {}
-        self._count = 0
-        self._subscription: Any = node.create_subscription(
-            message_type, topic, lambda message: None, qos, callback_group=PolledGroup(), raw=True
-        )
-
-    def take(self) -> list[Entry]:
-        """Everything since the last call, oldest first."""
-        entries: list[Entry] = []
-        take, message_type, channel = self._subscription.handle.take_message, self._subscription.msg_type, self._channel
-        # A thousand messages a second pass here: what is not done for each of them is CPU time for others.
-        while (taken := take(message_type, True)) is not None:
-            data, info = taken
-            received_ns = info.get("received_timestamp") or time.time_ns()
-            sent_ns = info.get("source_timestamp") or received_ns
-            entries.append(Entry(channel, received_ns, sent_ns, self._number(info), data))
-        return entries
-
-    def _number(self, info: dict[str, Any]) -> int:
-        number = info.get("publication_sequence_number")
-        if number is None or number >= 1 << 63:  # not every middleware counts
-            self._count += 1
-            return self._count & 0xFFFFFFFF
-        publisher = info["publisher_gid"]["data"]
-        expected = self._next.get(publisher, number)
-        if number > expected:
-            self.lost += number - expected
-        self._next[publisher] = number + 1
-        return number & 0xFFFFFFFF
-
-    def destroy(self) -> None:
-        """Leave the topic."""
-        self._node.destroy_subscription(self._subscription)
-
-    def newest(self) -> None:
-        """Forget what has come so far."""
-        self.take()
-
-
-class WireRecorder:
-    """Turns what the wire tap hears into entries, one channel for each writer.
-
-    Attributes:
-        ours_ns: CLOCK_MONOTONIC when the last LowCmd of a bridge or guard was taken; 0 before the first.
-    """
-
-    def __init__(self, tap: WireTap, wire_topics: tuple[str, ...]) -> None:
-        self.ours_ns = 0
-        self._tap = tap
-        self._channels: dict[str, dict[int, tuple[Channel, bool]]] = {topic: {} for topic in wire_topics}
-        self._definitions = {topic: definition_of_record(tap.codecs[topic]) for topic in wire_topics}
-        self._counts = dict.fromkeys(wire_topics, 0)
-        self._last_utc_ns = time.time_ns()
-
-    def take(self) -> list[Entry]:
-        """Everything since the last call, oldest first for each topic; TransportError where DDS fails."""
-        now_ns, last_ns = time.time_ns(), self._last_utc_ns
-        self._last_utc_ns = now_ns
-        entries: list[Entry] = []
-        heard = False
-        for topic, known in self._channels.items():
-            count = self._counts[topic]
-            for data, source_ns, handle in self._tap.take(topic):
-                channel, ours = known.get(handle) or self._channel(topic, handle)
-                heard = heard or ours
-                count += 1
-                # Taken between the last poll and this one; the writer's clock says more only if it agrees with that.
-                log_ns = source_ns if last_ns <= source_ns <= now_ns else min(max(source_ns, last_ns), now_ns)
-                entries.append(Entry(channel, log_ns, max(0, source_ns), count & 0xFFFFFFFF, data))
-            self._counts[topic] = count
-        if heard:
-            self.ours_ns = time.monotonic_ns()
-        return entries
-
-    def _channel(self, topic: str, handle: int) -> tuple[Channel, bool]:
-        known = self._channels[topic]
-        if len(known) >= MAX_WRITERS:
-            return next(iter(known.values()))[0], False
-        publisher = self._tap.publisher(topic, handle)
-        role = role_of(publisher)
-        metadata = {
-            # Nothing of ours writes a LowState, so there a role says nothing.
-            "publisher": role if topic == LOW_CMD else publisher.process,
-            "user_data": publisher.user_data.decode(errors="replace")[:200],
-            "guid": publisher.guid,
-            "host": publisher.host,
-            "process": publisher.process,
-            "pid": publisher.pid,
-            "address": publisher.address,
-        }
-        ours = topic == LOW_CMD and role != "foreign"
-        known[handle] = (Channel(topic, self._definitions[topic], metadata), ours)
-        return known[handle]
 
 
 class FlightRecorder(LoopNode):
