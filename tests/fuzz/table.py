@@ -31,4 +31,4 @@ KNOWN: dict[str, str] = {
     "partial record": r"partial record: builtins\.(TypeError|ZeroDivisionError|RecursionError|ValueError)",
     "model shapes": r"model shapes: builtins\.(ValueError|RecursionError|IndexError|KeyError)",
 }
-"""Findings that are not repaired yet: by parser, a pattern of what is found. An entry goes when its parser is repaired."""
+"""Findings that are not repaired yet, a pattern by parser. An entry goes when its parser is repaired."""
