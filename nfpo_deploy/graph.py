@@ -16,6 +16,7 @@ from typing import Any
 
 from nfpo_deploy import realtime
 from nfpo_deploy.errors import GraphError, PolicyError, SafetyError
+from nfpo_deploy.flight_log.folder import check_folder, default_folder
 from nfpo_deploy.graph_arguments import GRAPHS, check_names
 from nfpo_deploy.operator.arbitration import parse_sources
 from nfpo_deploy.ros.profiles import discovery_environment
@@ -226,12 +227,14 @@ def _recorder(values: Mapping[str, str], interface: str, domain_id: int, policy:
     """The flight recorder, which sees the others start and end."""
     if not _boolean(values, "flight_log"):
         return []
+    folder = Path(values["log_dir"]).expanduser().absolute() if values["log_dir"] else default_folder()
+    check_folder(folder)
     parameters = {
         "robot": values["robot"],
         "interface": interface,
         "domain_id": domain_id,
         "policy": str(policy or ""),
-        "log_dir": str(Path(values["log_dir"]).expanduser().absolute()) if values["log_dir"] else "",
+        "log_dir": str(folder),
     }
     return [_node("flight_recorder", parameters, values, stop_rank=3, stop_timeout_s=RECORDER_STOP_TIMEOUT_S)]
 

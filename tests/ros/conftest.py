@@ -28,7 +28,6 @@ TOPICS = {
     "permit": (SafetyPermit, "/nfpo/permit"),
     "estimate": (StateEstimate, "/nfpo/state_estimate"),
     "command": (JointCommand, "/nfpo/joint_command"),
-    "diagnostics": (DiagnosticArray, "/diagnostics"),
 }
 
 
@@ -42,11 +41,13 @@ class Client:
         self.executor = SingleThreadedExecutor(context=self.context)
         self.executor.add_node(self.node)
         self.newest = {}
+        self._rows = {}
         self.velocity = None
         self._publisher = self.node.create_publisher(Twist, "/cmd_vel", 1)
         self.node.create_timer(0.05, self._publish)
         for name, (message_type, topic) in TOPICS.items():
             self.listen(name, message_type, topic)
+        self.node.create_subscription(DiagnosticArray, "/diagnostics", self._take_diagnostics, 10)
 
     def listen(self, name, message_type, topic):
         self.node.create_subscription(
@@ -104,8 +105,11 @@ class Client:
         self.wait(lambda: self.in_mode(SafetyPermit.READY), what="READY")
 
     def diagnosis(self, name):
-        rows = self.newest["diagnostics"].status if "diagnostics" in self.newest else []
-        return next((row for row in rows if row.name == f"safety_watchdog: {name}"), None)
+        return self._rows.get(f"safety_watchdog: {name}")
+
+    def _take_diagnostics(self, message):
+        # Several nodes publish their rows here.
+        self._rows.update({row.name: row for row in message.status})
 
     def close(self):
         self.executor.shutdown()
