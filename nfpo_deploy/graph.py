@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from nfpo_deploy import realtime
+from nfpo_deploy.contract.params_file import check_params_file
 from nfpo_deploy.errors import GraphError, PolicyError, SafetyError
 from nfpo_deploy.flight_log.folder import check_folder, default_folder
 from nfpo_deploy.graph_arguments import GRAPHS, check_names
@@ -24,6 +25,7 @@ from robots.loader import RobotSpec, load_robot
 
 PACKAGE = "nfpo_deploy"
 NODES = ("sdk_bridge", "state_estimator", "policy_inference", "safety_watchdog")
+ROS_NODES = (*NODES, "flight_recorder", "operator", "web")
 GUARDS = ("guard", "guard_backup")
 SIMULATOR = "robot_sim"
 NO_POLICY = NOBODY = "none"
@@ -220,7 +222,10 @@ def _common(values: Mapping[str, str]) -> dict[str, Any]:
     log_level = values["log_level"].lower()
     if log_level not in ("debug", "info", "warn", "error"):
         raise GraphError(f"log_level must be debug, info, warn or error, got {values['log_level']!r}")
-    return {"params_file": _file(values, "params_file"), "log_level": log_level}
+    params_file = _file(values, "params_file")
+    if params_file:
+        check_params_file(Path(params_file), ROS_NODES)
+    return {"params_file": params_file, "log_level": log_level}
 
 
 def _recorder(values: Mapping[str, str], interface: str, domain_id: int, policy: Path | None) -> list[Process]:

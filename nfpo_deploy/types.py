@@ -175,5 +175,7 @@ class BridgeStatus:
     """LowCmds of other programs seen on the wire since the start; guards do not count."""
     network_problem: str = ""
     """What is wrong on the robot's network although the robot is heard: a foreign DDS version; empty when nothing."""
+    last_trip: str = ""
+    """Reason of the gate's latest trip, kept after it cleared; empty before the first."""
     stopping: bool = False
     """Whether the bridge was asked to end: it sits the robot down if it can, then damps it."""

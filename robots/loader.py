@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
+
+from robots.untrusted import UntrustedError, load_yaml, read_bounded
 
 ROBOTS_DIR = Path(__file__).resolve().parent
 SCHEMA = 1
@@ -178,12 +179,11 @@ def load_robot(name: str) -> RobotSpec:
 def load_robot_file(path: Path) -> RobotSpec:
     """Load one robot.yaml; same errors as `load_robot`."""
     try:
-        raw = path.read_bytes()
+        raw = read_bounded(path)
+        data = load_yaml(raw)
     except OSError as error:
         raise RobotSpecError(f"cannot read {path}: {error.strerror or error}") from error
-    try:
-        data = yaml.safe_load(raw)
-    except yaml.YAMLError as error:
+    except UntrustedError as error:
         raise RobotSpecError(f"{path}: not valid YAML: {error}") from error
     if not isinstance(data, dict):
         raise RobotSpecError(f"{path}: expected a mapping at the top, got {type(data).__name__}")

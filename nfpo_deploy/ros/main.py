@@ -31,7 +31,6 @@ COLLECT_PERIOD_S = 5.0
 THREAD_SWITCH_S = 0.0005
 
 
-
 class Stop:
     """Set by SIGINT, SIGTERM and SIGHUP; `hurry` by a second SIGINT or SIGUSR1.
 

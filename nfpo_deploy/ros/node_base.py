@@ -183,6 +183,10 @@ class LoopNode(LifecycleNode):
         except (NfpoError, RobotSpecError, ValueError) as error:
             self._release()
             return self._refuse("cannot be configured", error)
+        except Exception as error:
+            self._release()
+            self.get_logger().fatal(traceback.format_exc())
+            return self._refuse("cannot be configured, which is a defect of it", error)
         return super().on_configure(state)
 
     def on_activate(self, state: State) -> TransitionCallbackReturn:
@@ -193,6 +197,10 @@ class LoopNode(LifecycleNode):
         except NfpoError as error:
             super().on_deactivate(state)
             return self._refuse("cannot be activated", error)
+        except Exception as error:  # rclpy would swallow it, and nobody would know why the node did not start
+            super().on_deactivate(state)
+            self.get_logger().fatal(traceback.format_exc())
+            return self._refuse("cannot be activated, which is a defect of it", error)
         self.failure = ""
         self._stop.clear()
         self._thread = threading.Thread(target=self._run, name=self.NAME, daemon=True)

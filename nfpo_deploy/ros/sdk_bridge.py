@@ -33,6 +33,8 @@ FAILURE_DAMPING_S = 1.0
 ENDING_SLACK_S = 2.0
 DISMISSAL_DELAY_S = 0.02
 """Between the last LowCmd and the word to the guards: they must have read it, and not yet miss the next."""
+STALE_COMMAND_NS = 10_000_000
+"""A command older than this when it could be sent is decided again; the gate takes 0.03 ms."""
 FOREIGN_MEMORY_NS = NS
 """A foreign command counts as present for this long: a program at 1 Hz is one, too."""
 PEERS_PERIOD_S = 0.2
@@ -172,7 +174,11 @@ class SdkBridge(LoopNode):
         receive_permit()
         receive_command()
         now_ns = time.monotonic_ns()
-        self._write(self._gate_step(now_ns))
+        command = self._gate_step(now_ns)
+        if (late_ns := time.monotonic_ns()) - now_ns > STALE_COMMAND_NS:
+            # Suspended between deciding and sending: what was decided is no longer true.
+            now_ns, command = late_ns, self._gate_step(late_ns)
+        self._write(command)
         if self._unanswered:
             self._unanswered = False
             if self._command is not None and self._gate.phase == GatePhase.TRACKING:
@@ -284,6 +290,7 @@ class SdkBridge(LoopNode):
             phase=gate.phase,
             permit_mode=self._permit.mode if self._permit is not None else Mode.DAMP,
             reason=gate.reason,
+            last_trip=gate.last_trip,
             tripped=gate.tripped,
             stand_reached=gate.stand_reached,
             sit_reached=gate.sit_reached,

@@ -21,6 +21,10 @@ MAX_PLAUSIBLE_ANGLE = 4.0 * np.pi
 PLAUSIBLE_VELOCITY_FACTOR = 10.0
 
 
+# A delay that begins at once is seen as a gap. This is for one that creeps, and must spare what jitter adds to it.
+LATE_TIMEOUTS = 2
+
+
 def nanoseconds(seconds: float) -> int:
     """Whole nanoseconds."""
     return int(round(seconds * 1e9))
@@ -76,7 +80,7 @@ class StateInput:
 
     def lateness(self) -> str:
         """Why the states come too late to act on, though each is new; empty while they do not."""
-        if self._arrival.lag_ns > self._timeout_ns:
+        if self._arrival.lag_ns > LATE_TIMEOUTS * self._timeout_ns:
             return f"robot states arrive {self._arrival.lag_ns * 1e-6:.0f} ms late"
         return ""
 

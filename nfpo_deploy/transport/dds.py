@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from nfpo_deploy.errors import TransportError
+from nfpo_deploy.socket_filter import hear_only, open_sockets
 from nfpo_deploy.transport.dds_version import require_supported_dds
 from nfpo_deploy.transport.interface import check_interface
 from nfpo_deploy.transport.publisher import Publisher, PublisherDirectory
@@ -247,6 +248,7 @@ def _acquire_domain(interface: str, domain_id: int) -> None:
         opened = _domains.get(domain_id)
         if opened is None:
             _log(_LOG_ALL)
+            before = open_sockets()
             domain = _guard(
                 f"open DDS domain {domain_id} on {interface} (is it in use in this process already, or by more than "
                 "19 other programs?)",
@@ -255,6 +257,11 @@ def _acquire_domain(interface: str, domain_id: int) -> None:
             # While the link is down Cyclone writes a line to stderr for every packet, from the thread that sends: a
             # reader of stderr that stalls would stop the loop that commands the motors.
             _log(_LOG_FATAL)
+            try:
+                hear_only(open_sockets() - before, interface)
+            except OSError as error:
+                _delete(domain)
+                raise TransportError(f"cannot confine DDS to interface {interface!r}: {error}") from error
             _domains[domain_id] = _OpenDomain(interface, domain, 1)
         elif opened.interface != interface:
             raise TransportError(

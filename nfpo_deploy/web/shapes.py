@@ -67,9 +67,12 @@ def read_bodies(path: Path) -> list[Body]:
     world = root.find("worldbody")
     if world is None:
         raise WebError(f"model {path}: no worldbody")
-    reader = _Reader(root, path)
-    for element in world.findall("body"):
-        reader.read(element, "", "main")
+    try:
+        reader = _Reader(root, path)
+        for element in world.findall("body"):
+            reader.read(element, "", "main")
+    except (ValueError, IndexError, KeyError, RecursionError) as error:
+        raise WebError(f"model {path}: cannot be drawn: {type(error).__name__}: {error}") from error
     return reader.bodies
 
 

@@ -52,7 +52,9 @@ def read_raw(path: Path) -> tuple[np.ndarray, str]:
             header = json.loads(file.read(min(size, path.stat().st_size)))
             dtype = np.dtype([(name, kind, tuple(shape)) for name, kind, shape in header["dtype"]])
             meta = header["meta"]
-        except (ValueError, KeyError, TypeError) as error:
+            if not dtype.itemsize or not isinstance(meta, str):
+                raise ValueError("rows of no size, or meta that is no text")
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise ValueError(f"{path}: not a raw record of robot_sim: {error}") from error
     # A kill can leave half a row at the end.
     count = max(0, path.stat().st_size - 8 - size) // dtype.itemsize

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from robots.loader import RobotSpec
+from robots.untrusted import UntrustedError, load_npz
 from sim2real_checks.robot_sim.rawfile import RAW_SUFFIX, RawFile, read_raw
 
 if TYPE_CHECKING:
@@ -130,6 +131,10 @@ class Recorder:
             os.replace(finished, path)
 
 
+MAX_RECORD_BYTES = 4 << 30
+"""An hour at 1000 rows a second unpacks to less."""
+
+
 def load_record(path: Path) -> tuple[dict[str, np.ndarray], dict]:
     """Columns and meta of a record: an .npz, or the `.partial` file of a run that was killed.
 
@@ -146,13 +151,26 @@ def load_record(path: Path) -> tuple[dict[str, np.ndarray], dict]:
             raise ValueError(f"{path}: not the rows of a record; it holds {sorted(_names(rows))}")
         columns = {name: rows[name] for name in _names(rows)}
         lowcmd = _lowcmd_raw_path(path)
-        return columns | (_lowcmd_columns(lowcmd) if lowcmd.exists() else {}), json.loads(meta)
+        return columns | (_lowcmd_columns(lowcmd) if lowcmd.exists() else {}), _meta(path, meta)
     if path.suffix != ".npz":
         raise ValueError(f"{path}: expected an .npz record or a {RAW_SUFFIX} file of a killed run")
-    with np.load(path) as data:
-        if "meta" not in data or "qpos" not in data:
-            raise ValueError(f"{path}: not a record of robot_sim; it holds {sorted(data)}")
-        return {name: data[name] for name in data.files if name != "meta"}, json.loads(str(data["meta"]))
+    try:
+        data = load_npz(path, MAX_RECORD_BYTES)
+    except UntrustedError as error:
+        raise ValueError(f"{path}: not a record of robot_sim: {error}") from error
+    if "meta" not in data or "qpos" not in data:
+        raise ValueError(f"{path}: not a record of robot_sim; it holds {sorted(data)}")
+    return {name: array for name, array in data.items() if name != "meta"}, _meta(path, str(data["meta"]))
+
+
+def _meta(path: Path, text: object) -> dict:
+    try:
+        meta = json.loads(text) if isinstance(text, str) else None
+    except (ValueError, RecursionError):
+        meta = None
+    if not isinstance(meta, dict):
+        raise ValueError(f"{path}: not a record of robot_sim: its meta is no JSON object")
+    return meta
 
 
 def _lowcmd_raw_path(rows: Path) -> Path:

@@ -6,6 +6,7 @@ They are polled by the simulation loop, so the simulated robot needs no thread a
 from __future__ import annotations
 
 import json
+import logging
 import time
 from collections.abc import Callable
 
@@ -15,6 +16,8 @@ from nfpo_deploy.transport.rpc import request_topic, response_topic
 from sim2real_checks.robot_sim.builtin import BuiltinController
 from sim2real_checks.robot_sim.config import MODE_NAMES
 from sim2real_checks.robot_sim.plant import Plant
+
+log = logging.getLogger("robot_sim")
 
 OK = 0
 NOT_IMPLEMENTED = 3203
@@ -44,7 +47,11 @@ class RpcServer:
     def poll(self) -> None:
         """Answer what has come."""
         for sample in self._requests.take():
-            request = self._api.Request_.deserialize(sample)
+            try:
+                request = self._api.Request_.deserialize(sample)
+            except Exception as error:  # what the SDK's codec raises for garbage has no common base
+                log.warning("request that cannot be read: %s", error)
+                continue
             code, data = self._handle(request.header.identity.api_id, request.parameter)
             if not request.header.policy.noreply:
                 header = self._api.ResponseHeader_(request.header.identity, self._api.ResponseStatus_(code))

@@ -25,10 +25,5 @@ EXCUSED: dict[str, str] = {
 }
 """Source files that read something and need no fuzzing, each with the reason."""
 
-KNOWN: dict[str, str] = {
-    "service requests": r"service requests: (struct\.error|builtins\.UnicodeDecodeError)",
-    "simulator record": r"simulator record: ",
-    "partial record": r"partial record: builtins\.(TypeError|ZeroDivisionError|RecursionError|ValueError)",
-    "model shapes": r"model shapes: builtins\.(ValueError|RecursionError|IndexError|KeyError)",
-}
+KNOWN: dict[str, str] = {}
 """Findings that are not repaired yet, a pattern by parser. An entry goes when its parser is repaired."""

@@ -26,15 +26,13 @@ def go2_data():
 
 
 @pytest.fixture
-def load(go2_data, tmp_path, monkeypatch):
+def load(go2_data, tmp_path):
     """Load the Go2's robot.yaml after `edit` changed it in memory."""
     (tmp_path / "go2.xml").write_text("<mujoco/>")
 
     def loader(edit=None, text=None):
         path = tmp_path / "robot.yaml"
         if text is None:
-            # PyYAML's own C parser reads and writes the same as its Python one, ten times as fast.
-            monkeypatch.setattr("robots.loader.yaml.safe_load", lambda raw: yaml.load(raw, yaml.CSafeLoader))
             data = copy.deepcopy(go2_data)
             if edit is not None:
                 edit(data)

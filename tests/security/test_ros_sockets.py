@@ -67,7 +67,9 @@ def test_by_default_the_profile_decides_and_its_file_exists():
     variables = discovery_environment({})
     assert variables["ROS_AUTOMATIC_DISCOVERY_RANGE"] == "SYSTEM_DEFAULT"
     assert variables["ROS_LOCALHOST_ONLY"] == "0"
-    assert {variables[name] for name in PROFILE_VARIABLES} == {str(PROFILE)}
+    assert variables["FASTDDS_DEFAULT_PROFILES_FILE"] == str(PROFILE)
+    assert "FASTRTPS_DEFAULT_PROFILES_FILE" not in variables, "Kilted warns of it in every process"
+    assert discovery_environment({"ROS_DISTRO": "jazzy"})["FASTRTPS_DEFAULT_PROFILES_FILE"] == str(PROFILE)
     assert PROFILE.is_file() and PROFILE.is_absolute()
 
 

@@ -12,7 +12,8 @@ from pathlib import Path
 
 PROFILE = Path(__file__).with_name("fastdds_loopback.xml")
 PROFILE_VARIABLES = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE")
-"""Names in Fast DDS 3 (Kilted and newer) and in Fast DDS 2 (Humble to Jazzy)."""
+"""Names in Fast DDS 3 (Kilted and newer) and in Fast DDS 2; Kilted warns in every process that sees the second."""
+FAST_DDS_2 = ("humble", "iron", "jazzy")
 RANGE_VARIABLE = "ROS_AUTOMATIC_DISCOVERY_RANGE"
 LOCAL, LEFT_TO_THE_PROFILE = "LOCALHOST", "SYSTEM_DEFAULT"
 
@@ -29,7 +30,8 @@ def discovery_environment(outer: Mapping[str, str]) -> dict[str, str]:
     Returns:
         Variables to set for every process of a graph and for every client of it that is ours.
     """
-    confined = all(outer.get(name) == str(PROFILE) for name in PROFILE_VARIABLES)
+    names = PROFILE_VARIABLES if outer.get("ROS_DISTRO") in FAST_DDS_2 else PROFILE_VARIABLES[:1]
+    confined = all(outer.get(name) == str(PROFILE) for name in names)
     wanted = LOCAL if confined else outer.get(RANGE_VARIABLE) or LOCAL
     if wanted.upper() != LOCAL:
         return {RANGE_VARIABLE: wanted}
@@ -47,5 +49,5 @@ def discovery_environment(outer: Mapping[str, str]) -> dict[str, str]:
         "ROS_LOCALHOST_ONLY": "0",
         # A discovery server is somewhere else.
         "ROS_DISCOVERY_SERVER": "",
-        **dict.fromkeys(PROFILE_VARIABLES, str(PROFILE)),
+        **dict.fromkeys(names, str(PROFILE)),
     }
