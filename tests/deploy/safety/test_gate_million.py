@@ -138,7 +138,7 @@ MUTANTS = {
     "pauses do not matter": (with_safety(cycle_timeout=1e9), "motion ends with a pause"),
     "never trips": (NeverTrips, "motion needs"),
     "deaf to the outside": (Deaf, "motion needs peace on the wire"),
-    "blind to its clock": (ClockBlind, "(motion needs a clock|stiffness fades)"),
+    "blind to its clock": (ClockBlind, "(motion needs a clock|stiffness fades|torque)"),
     "sends before the first state": (SendsBeforeItKnows, "first state"),
 }
 
