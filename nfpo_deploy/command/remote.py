@@ -11,8 +11,6 @@ import struct
 from dataclasses import dataclass
 
 SIZE = 40
-SMALLEST_DEFLECTION = 1e-4
-"""A stick's converter has some thousand steps; a smaller number that is not zero comes from no stick."""
 BUTTONS = (
     "R1", "L1", "Start", "Select", "R2", "L2", "F1", "F2",
     "A", "B", "X", "Y", "Up", "Right", "Down", "Left",
@@ -38,16 +36,11 @@ class RemoteInput:
         return ESTOP_BUTTONS <= self.buttons
 
 
-def _plausible(stick: float) -> bool:
-    # Random bytes are rarely a number of a stick's size, and hardly ever four of them.
-    return stick == 0.0 or (math.isfinite(stick) and SMALLEST_DEFLECTION <= abs(stick) <= 1.01)
-
-
 def decode_remote(frame: bytes) -> RemoteInput | None:
     """The remote's state; None where no remote is connected or the bytes cannot come from one."""
     if len(frame) != SIZE or not any(frame[:24]):
         return None
     keys, lx, rx, ry, ly = struct.unpack_from("<2xH3f4xf", frame)
-    if not all(_plausible(stick) for stick in (lx, ly, rx, ry)):
+    if not all(math.isfinite(stick) and abs(stick) <= 1.01 for stick in (lx, ly, rx, ry)):
         return None
     return RemoteInput(lx, ly, rx, ry, frozenset(name for bit, name in enumerate(BUTTONS) if keys >> bit & 1))
