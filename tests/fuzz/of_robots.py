@@ -13,7 +13,7 @@ import yaml
 
 from nfpo_deploy.contract.params_file import check_params_file
 from nfpo_deploy.errors import NfpoError
-from nfpo_deploy.graph import NODES, build_graph
+from nfpo_deploy.graph import ROS_NODES, build_graph
 from nfpo_deploy.graph_arguments import parse_arguments
 from nfpo_train.commands import parse_overrides
 from nfpo_train.config import ConfigError, config_from_dict, load_task
@@ -73,7 +73,7 @@ def run_robot(data: bytes, scratch: Path) -> None:
 def run_parameters(data: bytes, scratch: Path) -> None:
     """A parameter file of the graph's nodes."""
     (scratch / "p.yaml").write_bytes(data)
-    check_params_file(scratch / "p.yaml", NODES)
+    check_params_file(scratch / "p.yaml", ROS_NODES)
 
 
 LAUNCH = [
