@@ -104,10 +104,10 @@ class SdkBridge(LoopNode):
         for subscription in (self._permits, self._commands):
             subscription.newest()
         self._gate = Gate(self.spec, self.settings["rate_hz"])
-        self._release()
+        self._take_over()
         self._transport.refuse_company(self.settings["listen_s"])
 
-    def _release(self) -> None:
+    def _take_over(self) -> None:
         if not self.settings["release_mode"]:
             return
         try:
