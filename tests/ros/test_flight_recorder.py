@@ -199,7 +199,9 @@ def messages_of(paths, topic, reader_type=SeekingReader):
     for path in paths:
         with path.open("rb") as stream:
             try:
-                for _, channel, message in reader_type(stream, validate_crcs=True).iter_messages(topics=[topic]):
+                # In order of the file: sorting would need the end, which a killed recorder did not write.
+                reader = reader_type(stream, validate_crcs=True)
+                for _, channel, message in reader.iter_messages(topics=[topic], log_time_order=False):
                     found.append((message.log_time, channel, message.sequence, message.data))
             except Exception:
                 if reader_type is SeekingReader:
