@@ -154,6 +154,7 @@ def test_remotes_emergency_stop(robot):
 
 
 @pytest.mark.timeout(300)
+@pytest.mark.slow
 @pytest.mark.parametrize("way", ["escape", "service", "killed"])
 def test_keyboard_drives_and_stops(robot, way):
     robot = robot(operator="keyboard")
@@ -194,6 +195,7 @@ def test_keyboard_drives_and_stops(robot, way):
 
 
 @pytest.mark.timeout(300)
+@pytest.mark.slow
 @pytest.mark.parametrize("way", ["estop", "web killed"])
 def test_browser_drives_and_stops(robot, way):
     pytest.importorskip("aiohttp", reason="the web extra is not installed")

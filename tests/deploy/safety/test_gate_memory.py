@@ -154,6 +154,7 @@ def test_step_times_are_reported(spec, day, record_property):
 
 
 @pytest.mark.timeout(900)
+@pytest.mark.slow
 def test_memory_is_flat_over_a_hundred_thousand_steps(spec, day):
     days, steps = Days(spec, day), 0
     days.play(days.prepared())
