@@ -340,6 +340,7 @@ def freeze(client, recorder, seconds):
     return stood
 
 
+@pytest.mark.slow
 def test_a_frozen_recorder_delays_nobody_and_catches_up(start_graph, start_recorder, client):
     start_graph(**DOMAINS)
     recorder = start_recorder()
@@ -353,6 +354,7 @@ def test_a_frozen_recorder_delays_nobody_and_catches_up(start_graph, start_recor
     assert not incident_of(recorder, ["bridge silent"]), "the recorder's own absence is nobody's incident"
 
 
+@pytest.mark.slow
 def test_an_orderly_end_is_recorded_to_its_last_moment_and_is_no_incident(start_graph, start_recorder, client):
     graph = start_graph(**DOMAINS)
     recorder = start_recorder()

@@ -44,7 +44,12 @@ def assert_damped_and_down(truth, fault_ns):
 
 @pytest.mark.parametrize(
     "victims",
-    [["sdk_bridge"], ["sdk_bridge", "guard"], ["sdk_bridge", "guard_backup"], ["sdk_bridge", "safety_watchdog"]],
+    [
+        ["sdk_bridge"],
+        ["sdk_bridge", "guard"],
+        pytest.param(["sdk_bridge", "guard_backup"], marks=pytest.mark.slow),
+        pytest.param(["sdk_bridge", "safety_watchdog"], marks=pytest.mark.slow),
+    ],
 )
 def test_killed_bridge_is_replaced_by_a_guard(start_graph, client, record, victims):
     graph = start_graph(policy="none", record=str(record), sim_options=FINE)
@@ -91,7 +96,7 @@ def test_robot_may_not_be_armed_without_its_guards(start_graph, client):
     client.wait(lambda: client.trigger("arm").success, 5.0, "arming with both guards")
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("number", [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGTERM, signal.SIGHUP])
 def test_healthy_robot_sits_down_when_everything_is_asked_to_end_at_once(start_graph, client, record, number):
     """As `ros2 launch` does on Ctrl-C, a closed terminal with SIGHUP and a shutdown with SIGTERM."""
     graph = start_graph(policy="none", record=str(record), sim_options=FINE)

@@ -76,9 +76,8 @@ def peer(computer, foreign_package):
 
 
 def check_all_live(probe, sim):
-    """The foreign participant was seen by both detectors, and states still come."""
-    reports = probe.until(lambda report: report["foreign"] > 5 and report["foreign_dds"])
-    assert f"Cyclone DDS {FOREIGN}" in reports[-1]["foreign_dds"]
+    """The foreign program's commands were seen, and states still come."""
+    probe.until(lambda report: report["foreign"] > 5)
     reports = probe.during(3.0)
     assert sum(report["states"] for report in reports) > 100
     assert sim.poll() is None
@@ -90,6 +89,8 @@ def test_ours_survive_a_foreign_participant_that_joins(computer, peer, start_sim
     reports = probe.until(lambda report: report["states"] > 10)
     assert reports[-1]["foreign_dds"] == "" and reports[-1]["foreign"] == 0
     stranger = peer()
+    reports = probe.until(lambda report: report["foreign_dds"])
+    assert f"Cyclone DDS {FOREIGN}" in reports[-1]["foreign_dds"]
     check_all_live(probe, sim)
     stranger.terminate()
     stranger.wait()
@@ -97,7 +98,8 @@ def test_ours_survive_a_foreign_participant_that_joins(computer, peer, start_sim
 
 
 def test_ours_survive_a_foreign_participant_that_was_there_before(computer, peer, start_sim, Probe):
-    # The simulator first: it refuses to start beside another publisher of rt/lowstate.
+    # The simulator first: it refuses to start beside another publisher of rt/lowstate. On loopback a participant that
+    # was there first is not heard by the listener for versions (docs/wire.md), only its commands are.
     sim = start_sim(computer, "lo", DOMAIN)
     peer()
     probe = Probe(computer, "lo", DOMAIN)
