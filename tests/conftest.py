@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import tempfile
 
 from nfpo_deploy.ros.profiles import discovery_environment
@@ -16,3 +17,7 @@ os.environ["CYCLONEDDS_URI"] = (
     '<NetworkInterface name="lo" multicast="default"/>'
     "</Interfaces></General></Domain></CycloneDDS>"
 )
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # A shell starts background commands so, and children inherit it: Ctrl-C would reach none of them.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
