@@ -127,7 +127,7 @@ class SafetyPermit:
 
 @dataclass(frozen=True)
 class MotorCommand:
-    """What is written to the motors, in joint order; only `nfpo_deploy.safety.gate` makes one."""
+    """What is written to the motors, in joint order; made by the gate, or faded to damping by a guard."""
 
     q: np.ndarray
     dq: np.ndarray

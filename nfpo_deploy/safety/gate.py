@@ -1,4 +1,6 @@
-"""The gate: the only code that makes a motor command. It runs in the bridge, on every cycle, and trusts nobody.
+"""The gate: the only code that makes a command that moves the robot; a guard can only fade one to damping.
+
+It runs in the bridge, on every cycle, and trusts nobody.
 
 It follows the watchdog's permit and bounds everything on the way out. Whatever goes wrong ends the same way:
 gains ramp to pure damping, damping lasts until the robot is down, then zero torque. After a trip nothing moves

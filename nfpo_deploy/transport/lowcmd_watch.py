@@ -45,9 +45,7 @@ class LowCmdWatch:
 
     def __init__(self, participant: DdsParticipant, own_user_data: bytes) -> None:
         """Subscribe to rt/lowcmd, without the samples that `participant` itself writes."""
-        from unitree_sdk2py.idl.unitree_go.msg.dds_ import LowCmd_
-
-        self._reader = participant.reader(LOW_CMD_TOPIC, LowCmd_, ignore_own=True)
+        self._reader = participant.reader(LOW_CMD_TOPIC, low_cmd_type(), ignore_own=True)
         self._own = own_user_data
         self._expects_bridge = own_user_data.startswith(GUARD)
         self.foreign_count = 0
