@@ -197,12 +197,13 @@ def drive(ros_domain_id: int, speeds: Speeds) -> int:
     """
     print(f"looking for the graph on ROS domain {ros_domain_id} …", flush=True)
     graph = GraphSide(ros_domain_id)
-    print(f"{HELP}driving over {graph.route}", flush=True)
     driver, loop = Driver(graph, speeds), RateLoop(RATE_HZ)
     # The terminal must get its settings back.
     signal.signal(signal.SIGTERM, _exit)
     try:
         with keyboard.raw_keyboard():
+            # Said only now: what was typed before is discarded, and nobody may believe that it was read.
+            print(f"{HELP}driving over {graph.route}", flush=True)
             loop.reset()
             while True:
                 now_ns = loop.wait()

@@ -29,7 +29,6 @@ from rclpy.lifecycle import State, TransitionCallbackReturn
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.serialization import deserialize_message
 
-from nfpo_deploy import realtime
 from nfpo_deploy.errors import MessageError, TransportError
 from nfpo_deploy.flight_log.folder import check_folder, default_folder
 from nfpo_deploy.flight_log.incident import IncidentRules, Trigger
@@ -325,10 +324,7 @@ def _version(distribution: str) -> str:
 
 def main() -> None:
     """Entry point of the process."""
-    priority = os.environ.get(realtime.VARIABLE, "0")
-    if priority.isdigit() and int(priority) > 0:
-        os.environ[realtime.VARIABLE] = str(max(1, int(priority) - BELOW_NODES))
-    sys.exit(run_nodes([FlightRecorder]))
+    sys.exit(run_nodes([FlightRecorder], lower_by=BELOW_NODES))
 
 
 if __name__ == "__main__":

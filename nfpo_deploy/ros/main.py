@@ -46,16 +46,21 @@ class Stop:
         self.signal = number
 
 
-def run_nodes(node_types: Sequence[type[LoopNode]], arguments: list[str] | None = None) -> int:
+def run_nodes(node_types: Sequence[type[LoopNode]], arguments: list[str] | None = None, lower_by: int = 0) -> int:
     """Run nodes in this process until SIGINT, SIGTERM, SIGHUP or the failure of one of them.
 
     Nodes are stopped in the order given; put the bridge first, so that the robot is damped while the others
     still run.
 
+    Args:
+        node_types: what to run.
+        arguments: of the command line; None for the process's own.
+        lower_by: how far the real-time priority is below the graph's.
+
     Returns:
         Exit status: 0 after a requested stop, 1 when a node could not start or its loop failed.
     """
-    scheduling = adopt_priority()
+    scheduling = adopt_priority(lower_by)
     stop = Stop()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, AT_ONCE):
         signal.signal(number, stop)

@@ -50,6 +50,7 @@ class SdkBridge(LoopNode):
         Declaration("domain_id", 0, "DDS domain of the robot; real robots use 0", integer_between(0, 232)),
         Declaration("rate_hz", 500.0, "rate of the loop and of LowCmd, Hz", above_zero),
         Declaration("status_rate_hz", 50.0, "rate of the bridge status, Hz", above_zero),
+        Declaration("state_rate_hz", 250.0, "rate of the robot state, Hz; the gate sees every LowState", above_zero),
         Declaration("standard_rate_hz", 100.0, "rate of /joint_states and /imu/data, Hz", above_zero),
         Declaration("release_mode", True, "release the robot's built-in controller when activated"),
         Declaration("release_timeout_s", 15.0, "how long to try to release it, or to restore it, s", above_zero),
@@ -80,6 +81,7 @@ class SdkBridge(LoopNode):
         self._commands = self.poll(JointCommandMsg, topics.JOINT_COMMAND, command_qos(spec.safety.command_timeout))
         self._state_message, self._status_message = RobotStateMsg(), BridgeStatusMsg()
         self._status_every = max(1, round(settings["rate_hz"] / settings["status_rate_hz"]))
+        self._state_every = max(1, round(settings["rate_hz"] / settings["state_rate_hz"]))
         self._standard_period_ns = round(NS / settings["standard_rate_hz"])
         self._latencies = Samples(250)
         self._forget()
@@ -91,7 +93,7 @@ class SdkBridge(LoopNode):
         self._command: JointCommand | None = None
         self._command_ns = 0
         self._unanswered = False
-        self._cycle = 0
+        self._cycle = self._fresh = 0
         self._next_standard_ns = 0
         self._ending_since_ns = 0
         self._passive_since_ns = 0
@@ -187,7 +189,9 @@ class SdkBridge(LoopNode):
         self._passive_since_ns = (self._passive_since_ns or now_ns) if passive else 0
         # Publishing comes last: no command waits for it.
         if fresh is not None:
-            self._publish_state(fresh, now_ns)
+            self._fresh += 1
+            if self._fresh % self._state_every == 0:
+                self._publish_state(fresh, now_ns)
         self._cycle += 1
         if self._cycle % self._status_every == 0:
             self._publish_status(now_ns)
@@ -322,7 +326,8 @@ def _age(now_ns: int, then_ns: int | None) -> float:
 
 def main() -> None:
     """Entry point of the process."""
-    sys.exit(run_nodes([SdkBridge]))
+    # Below the guards, above the nodes that tell it what to do.
+    sys.exit(run_nodes([SdkBridge], lower_by=-1))
 
 
 if __name__ == "__main__":

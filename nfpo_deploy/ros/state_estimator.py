@@ -20,8 +20,8 @@ from nfpo_deploy.state.estimator import StateEstimator
 from nfpo_deploy.types import StateEstimate
 
 # The filter wants every state, not the newest: two loops at the same rate drift past each other, and a late
-# cycle must find what it missed. 16 ms at 500 Hz, no longer than a state may be old anyway.
-STATE_QUEUE = QoSProfile(depth=8, reliability=ReliabilityPolicy.BEST_EFFORT, durability=DurabilityPolicy.VOLATILE)
+# cycle must find what it missed. 16 ms at 250 Hz, no longer than a state may be old anyway.
+STATE_QUEUE = QoSProfile(depth=4, reliability=ReliabilityPolicy.BEST_EFFORT, durability=DurabilityPolicy.VOLATILE)
 
 
 class StateEstimatorNode(LoopNode):
@@ -29,7 +29,7 @@ class StateEstimatorNode(LoopNode):
 
     NAME = "state_estimator"
     PARAMETERS = (
-        Declaration("rate_hz", 500.0, "rate of LowState and of the loop, Hz", above_zero),
+        Declaration("rate_hz", 250.0, "rate of the robot state and of the loop, Hz", above_zero),
         Declaration("odometry_rate_hz", 50.0, "rate of /odom and of the transform, Hz", above_zero),
         Declaration("publish_tf", True, "publish the transform odom to base_link"),
     )

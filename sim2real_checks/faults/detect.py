@@ -55,7 +55,8 @@ def who_acted(
     if change is not None and change.ns <= reaction_ns:
         return "watchdog", f"{change.mode.name}: {change.reason}"
     # Nobody asked for it: the gate by itself. A watchdog that sees the same clears the trip before the next report.
-    return "gate", "tripped between two reports"
+    later = next((r for r in bridge if r.ns >= reaction_ns), None)
+    return "gate", (later.last_trip if later is not None else "") or "tripped between two reports"
 
 
 def end_began(bridge: Sequence[BridgeChange], fault_ns: int) -> int | None:

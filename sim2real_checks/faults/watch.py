@@ -34,6 +34,7 @@ class BridgeChange(NamedTuple):
     tripped: bool
     guard_active: bool
     stopping: bool
+    last_trip: str = ""
 
 
 class Watcher:
@@ -61,6 +62,7 @@ class Watcher:
                 status.tripped,
                 status.guard_active,
                 status.stopping,
+                status.last_trip,
             )
             if not self.bridge or self.bridge[-1][1:] != seen[1:]:
                 self.bridge.append(seen)

@@ -91,8 +91,8 @@ def main(argv: list[str] | None = None) -> int:
     """Run until stopped. Exit status: 0 after an orderly end, 2 for a bad option or an unusable channel."""
     arguments = tyro.cli(Arguments, args=argv, prog="python -m sim2real_checks.robot_sim", description=_EXAMPLES)
     logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s", stream=sys.stdout)
-    # Below the nodes that control it: the world may lag, its controller must not.
-    adopt_priority(lower_by=1)
+    # Above everything that controls it: a real robot never waits for its controller's computer.
+    adopt_priority(lower_by=-3)
     with tempfile.TemporaryDirectory() as scratch:
         try:
             config = _config(arguments, Path(scratch))
