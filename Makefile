@@ -14,10 +14,10 @@ walk: setup-walk ## set up, then let Go2 walk in MuJoCo through the whole ROS 2 
 	@scripts/run nfpo walk $(ARGS)
 
 test: setup ## set up everything, then run the test suite
-	@scripts/run python -m pytest $(ARGS)
+	@scripts/test.sh $(ARGS)
 
 test-slow: setup ## the tests that take minutes, too
-	@scripts/run python -m pytest -m "slow or not slow" $(ARGS)
+	@NFPO_SLOW=1 scripts/test.sh $(ARGS)
 
 fuzz: setup ## damage the inputs of every parser for ten minutes: make fuzz ARGS="--minutes 60"
 	@scripts/run python -m tests.fuzz $(ARGS)

@@ -34,6 +34,8 @@ AT_ONCE = signal.SIGUSR1
 """Tells a node to end without the slow way down; the same as a second SIGINT."""
 # A bridge that is asked to end sits the robot down and damps it: about six seconds for a Go2.
 BRIDGE_STOP_TIMEOUT_S = 12.0
+# What it may take besides to start the built-in controller again.
+RELEASE_TIMEOUT_S = 15.0
 # Longer than the bridge's: asked together, as by `ros2 launch`, a node must not be killed before the robot is down.
 NODE_STOP_TIMEOUT_S = 12.0
 # After the bridge's death a guard damps for as long as the gate would.
@@ -176,6 +178,7 @@ def _node_processes(values: Mapping[str, str], interface: str, domain_id: int, p
         "interface": interface,
         "domain_id": domain_id,
         "release_mode": _boolean(values, "release_mode"),
+        "release_timeout_s": RELEASE_TIMEOUT_S,
         "restore_mode": _boolean(values, "restore_mode"),
     }
     parameters: dict[str, dict[str, Any]] = {
@@ -187,6 +190,7 @@ def _node_processes(values: Mapping[str, str], interface: str, domain_id: int, p
     if policy is None:
         del parameters["policy_inference"]
     common = _common(values)
+    bridge_stop_s = BRIDGE_STOP_TIMEOUT_S + (RELEASE_TIMEOUT_S if bridge["restore_mode"] else 0.0)
     if _boolean(values, "composed"):
         arguments = () if policy else ("--without", "policy_inference")
         module = f"{PACKAGE}.ros.composed"
@@ -198,7 +202,7 @@ def _node_processes(values: Mapping[str, str], interface: str, domain_id: int, p
                 parameters,
                 arguments=arguments,
                 stop_rank=0,
-                stop_timeout_s=BRIDGE_STOP_TIMEOUT_S,
+                stop_timeout_s=bridge_stop_s,
                 **common,
             )
         ]
@@ -210,7 +214,7 @@ def _node_processes(values: Mapping[str, str], interface: str, domain_id: int, p
             {name: own},
             # The bridge first: it brings the robot down while the others still run.
             stop_rank=0 if name == "sdk_bridge" else 1,
-            stop_timeout_s=BRIDGE_STOP_TIMEOUT_S if name == "sdk_bridge" else NODE_STOP_TIMEOUT_S,
+            stop_timeout_s=bridge_stop_s if name == "sdk_bridge" else NODE_STOP_TIMEOUT_S,
             **common,
         )
         for name, own in parameters.items()
@@ -296,8 +300,8 @@ def _simulator(values: Mapping[str, str], interface: str, domain_id: int) -> Pro
         arguments += shlex.split(values["sim_options"])
     except ValueError as error:
         raise GraphError(f"sim_options {values['sim_options']!r}: {error}") from error
-    # Rendering a video after the run takes a while.
-    timeout = 120.0 if values["video"] else 10.0
+    # Rendering a video after the run takes a while, and so does closing the record of a long one.
+    timeout = 120.0 if values["video"] else 60.0 if values["record"] else 10.0
     return Process(
         SIMULATOR,
         "sim2real_checks.robot_sim",

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from nfpo_deploy.errors import GraphError
+from nfpo_deploy.realtime import DEFAULT_PRIORITY
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ GO2_WALK = (
     Argument("composed", "false", "run the four nodes in one process: true or false"),
     Argument("release_mode", "true", "release the robot's built-in controller first: true or false"),
     Argument("restore_mode", "false", "give the robot back to that controller at the end: true or false"),
-    Argument("realtime_priority", "10", "SCHED_FIFO priority where the system permits it; 0 never asks"),
+    Argument("realtime_priority", DEFAULT_PRIORITY, "SCHED_FIFO priority where the system permits it; 0 never asks"),
     Argument("params_file", "", "YAML file with node parameters, as config/go2_walk.yaml"),
     Argument("operator", "remote,keyboard,web,autonomy", "who may drive, some of these; 'none' for nobody"),
     Argument("web", "false", "serve the web page that shows and drives the robot: true or false"),

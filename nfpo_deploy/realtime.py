@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 
 VARIABLE = "NFPO_REALTIME_PRIORITY"
+DEFAULT_PRIORITY = "10"
 MAX_PRIORITY = 98
 
 

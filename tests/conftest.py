@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 import signal
 import tempfile
+from pathlib import Path
+
+import pytest
 
 from nfpo_deploy.ros.profiles import discovery_environment
 
@@ -18,6 +21,19 @@ os.environ["CYCLONEDDS_URI"] = (
     "</Interfaces></General></Domain></CycloneDDS>"
 )
 
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # One thread for each of the workers, which share the cores.
+    os.environ["OMP_NUM_THREADS"] = "1"
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # A shell starts background commands so, and children inherit it: Ctrl-C would reach none of them.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+TESTS = Path(__file__).parent
+ALONE = ("ros", "security", "walk/test_walk_end_to_end.py", "faults/test_campaign_for_real.py")
+
+
+def pytest_collection_modifyitems(items):
+    """Mark what must have the computer for itself."""
+    for item in items:
+        if any(item.path.is_relative_to(TESTS / place) for place in ALONE):
+            item.add_marker(pytest.mark.alone)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from typing import Annotated
 
 import tyro
 
+from nfpo_deploy import realtime
 from nfpo_deploy.errors import NfpoError
 from nfpo_deploy.realtime import adopt_priority, drop_priority
 from robots.loader import RobotSpecError
@@ -92,6 +94,7 @@ def main(argv: list[str] | None = None) -> int:
     arguments = tyro.cli(Arguments, args=argv, prog="python -m sim2real_checks.robot_sim", description=_EXAMPLES)
     logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s", stream=sys.stdout)
     # Above everything that controls it: a real robot never waits for its controller's computer.
+    os.environ.setdefault(realtime.VARIABLE, realtime.DEFAULT_PRIORITY)
     adopt_priority(lower_by=-3)
     with tempfile.TemporaryDirectory() as scratch:
         try:

@@ -23,7 +23,7 @@ from sim2real_checks.robot_sim.motors import MotorBank
 from sim2real_checks.robot_sim.plant import Plant
 from sim2real_checks.robot_sim.recorder import Recorder, load_record, row_dtype
 
-DOMAIN = 32
+DOMAIN = 40
 SPEC = load_robot("go2")
 ZERO = np.zeros(12)
 DATA = Path(__file__).parent / "data"

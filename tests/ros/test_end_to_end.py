@@ -95,7 +95,7 @@ def test_frozen_robot_faults_with_its_reason(start_graph, client):
         graph.signal("robot_sim", signal.SIGCONT)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGTERM])
 def test_stopped_bridge_leaves_a_damped_robot(start_graph, client, record, number):
     graph = start_graph(policy="none", record=str(record))
     client.stand_up()
@@ -113,7 +113,7 @@ def test_stopped_bridge_leaves_a_damped_robot(start_graph, client, record, numbe
     assert truth["qpos"][-1, 2] < 0.12
 
 
-@pytest.mark.parametrize("name", ["safety_watchdog", "state_estimator"])
+@pytest.mark.parametrize("name", ["safety_watchdog", pytest.param("state_estimator", marks=pytest.mark.slow)])
 def test_killed_node_ends_the_graph_with_a_damped_robot(start_graph, client, record, name):
     graph = start_graph(policy="none", record=str(record))
     client.stand_up()
@@ -126,7 +126,7 @@ def test_killed_node_ends_the_graph_with_a_damped_robot(start_graph, client, rec
 
 
 @needs_policy
-@pytest.mark.parametrize("composed", ["false", "true"])
+@pytest.mark.parametrize("composed", [pytest.param("false", marks=pytest.mark.slow), "true"])
 def test_walks_forward_as_asked(start_graph, client, record, composed):
     graph = start_graph(record=str(record), composed=composed)
     client.velocity = (0.0, 0.0, 0.0)
@@ -162,6 +162,7 @@ def test_wrong_policy_is_refused_before_anything_starts(tmp_path, start_graph):
         start_graph(policy=str(broken))
 
 
+@pytest.mark.slow
 def test_deactivated_bridge_damps_and_can_be_activated_again(start_graph, client, record):
     graph = start_graph(policy="none", record=str(record))
     client.stand_up()

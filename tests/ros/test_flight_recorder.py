@@ -261,7 +261,7 @@ def test_an_emergency_stop_leaves_everything_before_it_at_full_rate(start_graph,
 
     skip_where_the_computer_kept_the_recorder_from_running(paths)
     numbers = [sequence for _, _, sequence, _ in messages_of(paths, "/nfpo/robot_state")]
-    assert numbers == list(range(numbers[0], numbers[0] + len(numbers))) and len(numbers) > 2000
+    assert numbers == list(range(numbers[0], numbers[0] + len(numbers))) and len(numbers) > 1000
     ticks = [int(GO_LOW_STATE.decode(data)["tick"]) for *_, data in messages_of(paths, "rt/lowstate")]
     assert set(np.diff(ticks)) == {2}, "500 Hz, tick in ms"
     statuses = list(decoded(paths, "/nfpo/bridge_status"))
@@ -302,6 +302,7 @@ SILENT_BRIDGE = ["bridge", "state_age"]
 """It also brings the robot's state; either may be missed first."""
 
 
+@pytest.mark.slow
 def test_a_hanging_bridge_is_an_incident_with_what_the_guard_did(start_graph, start_recorder, client):
     graph = start_graph(**DOMAINS)
     recorder = start_recorder(after_s=2.0)

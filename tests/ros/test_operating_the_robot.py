@@ -113,6 +113,7 @@ def forward(truth) -> float:
 
 
 @pytest.mark.timeout(400)
+@pytest.mark.slow
 def test_remote_stands_walks_and_is_lost(robot):
     robot = robot()
     robot.walk_by_remote()

@@ -135,6 +135,7 @@ def test_interrupted_it_sits_down_and_leaves_nothing_running(tmp_path: Path, wal
     assert any("interrupted" in problem for problem in walk.report()["problems"])
 
 
+@pytest.mark.slow
 def test_a_node_that_dies_is_a_failure_with_its_name(tmp_path: Path, walks: list[Walk]) -> None:
     walk = Walk(tmp_path, "--no-pictures")
     walks.append(walk)
