@@ -46,7 +46,7 @@ def assert_damped_and_down(truth, fault_ns):
     "victims",
     [
         ["sdk_bridge"],
-        ["sdk_bridge", "guard"],
+        pytest.param(["sdk_bridge", "guard"], marks=pytest.mark.slow),
         pytest.param(["sdk_bridge", "guard_backup"], marks=pytest.mark.slow),
         pytest.param(["sdk_bridge", "safety_watchdog"], marks=pytest.mark.slow),
     ],
