@@ -62,6 +62,7 @@ class Rogue:
             RigError: there was no genuine message to forge.
             KeyError: an unknown kind or variant.
         """
+        self.poll()
         forge = {"joint_command": self._joint_command, "permit": self._permit_message, "velocity": self._velocity}[kind]
         start_ns = time.monotonic_ns()
         for i in range(REPEATS):

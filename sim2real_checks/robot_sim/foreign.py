@@ -13,6 +13,9 @@ from nfpo_deploy.transport.mapping import LowCmdEncoder
 from nfpo_deploy.types import MotorCommand
 from robots.loader import RobotSpec
 
+SILENCE_S = 0.3
+"""It is known to every reader before it speaks, like a controller that was on the network all the time and wakes up."""
+
 
 class ForeignController:
     """Publishes LowCmds of the stand pose, with the stand gains, from a DDS participant of its own.
@@ -36,7 +39,7 @@ class ForeignController:
         self._thread.start()
 
     def step(self) -> bool:
-        """Send one LowCmd; False while the participant is not open yet."""
+        """Send one LowCmd; False while the others do not know of it yet."""
         write = self._write
         if write is None or self._end.is_set():
             return False
@@ -65,7 +68,9 @@ class ForeignController:
             self.problem = str(error)
             return
         try:
-            self._write = participant.writer("rt/lowcmd", LowCmd_).write
+            writer = participant.writer("rt/lowcmd", LowCmd_)
+            if not self._end.wait(SILENCE_S):
+                self._write = writer.write
             self._end.wait()
         except TransportError as error:
             self.problem = str(error)

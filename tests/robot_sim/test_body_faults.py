@@ -276,11 +276,13 @@ def test_foreign_controller_commands_a_stand_beside_ours(session):
         session.wait(0.1)
         assert reader.matched == 0 and not reader.take()
         session.control.request("foreign_controller", 0.4)
+        samples = []
+        session.wait_for(lambda: samples.extend(reader.take()) or samples)
         for _ in range(40):
             session.command(SPEC.crouch_pose, stiffness=33.0)
             session.wait(0.004)
         session.wait(0.6)
-        samples = reader.take()
+        samples.extend(reader.take())
         session.wait_for(lambda: reader.matched == 0)
     records = [GO_LOW_CMD.decode(sample) for sample in samples]
     assert len(records) == 200, "500 a second for 0.4 s"
