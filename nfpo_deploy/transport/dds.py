@@ -186,14 +186,21 @@ class RawReader:
 
     def take(self) -> list[bytes]:
         """All samples since the last call, at most the newest `depth`; TransportError where DDS fails."""
-        return [data for data, _ in self.take_with_handles()]
+        return [data for data, _ in self._take_valid()]
 
     def take_with_handles(self) -> list[tuple[bytes, int]]:
         """As `take`, each sample with the publication handle of its writer; see `publisher`."""
+        return [(data, info.publication_handle) for data, info in self._take_valid()]
+
+    def take_with_times(self) -> list[tuple[bytes, int]]:
+        """As `take`, each sample with the moment at which its writer wrote it: CLOCK_REALTIME there, ns."""
+        return [(data, info.source_timestamp) for data, info in self._take_valid()]
+
+    def _take_valid(self) -> list[tuple[bytes, Any]]:
         samples = self._take(self.entity._ref, self.depth)
         if isinstance(samples, int):
             raise TransportError(f"reading {self.topic} failed with DDS code {samples}")
-        return [(data, info.publication_handle) for data, info in samples if info.valid_data]
+        return [(data, info) for data, info in samples if info.valid_data]
 
     def publisher(self, handle: int) -> Publisher:
         """Who wrote a sample: cached, hence cheap for all but the first of each writer (about a millisecond)."""

@@ -22,7 +22,7 @@ GROWTH_MIB = 2.0
 RATE_TOLERANCE = 0.02
 """Relative deviation of a mean rate from its nominal value, and its drift over the run."""
 MISSED_PERMIT = 0.5
-"""Part of `permit_timeout`: a permit that is so late has been missed twice in a row."""
+"""Part of `permit_timeout`: a permit that is so late has been missed several times in a row."""
 FALLEN = 0.5
 """Part of the standing height."""
 

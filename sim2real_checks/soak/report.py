@@ -24,7 +24,7 @@ from sim2real_checks.soak.judge import (
 from sim2real_checks.soak.run import SoakLog
 
 HTML, JSON = "report.html", "report.json"
-NOMINAL = {"bridge_rate": 500.0, "permit_rate": 50.0, "policy_rate": 50.0}
+NOMINAL = {"bridge_rate": 500.0, "permit_rate": 100.0, "policy_rate": 50.0}
 RATE_NAMES = {"bridge_rate": "bridge loop", "permit_rate": "permits", "policy_rate": "policy"}
 
 

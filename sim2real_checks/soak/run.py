@@ -17,7 +17,6 @@ from typing import Any
 from nfpo_msgs.msg import SafetyPermit as SafetyPermitMsg
 from rich.console import Console
 
-from nfpo_deploy import realtime
 from nfpo_deploy.errors import NfpoError
 from nfpo_deploy.graph import SIMULATOR, build_graph
 from nfpo_deploy.policy.onnx_policy import OnnxPolicy
@@ -134,7 +133,6 @@ class Soak:
         arguments["params_file"] = str(self._folder / "parameters.yaml")
         graph = build_graph(GRAPH, arguments)
         os.environ.update(graph.environment)
-        realtime.adopt_priority(lower_by=2)
         log.unlink(missing_ok=True)
         with ExitStack() as stack:
             # Last of all, whatever ends the run: the witness has written everything then.

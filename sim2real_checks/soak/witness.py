@@ -15,12 +15,14 @@ from pathlib import Path
 import numpy as np
 import tyro
 
-from nfpo_deploy.realtime import adopt_priority
+from nfpo_deploy.realtime import adopt_priority, drop_priority
 from nfpo_deploy.transport.codec import GO_LOW_CMD, GO_SPORT_MODE_STATE
 from nfpo_deploy.transport.dds import DdsParticipant
 from robots.loader import RobotSpec, load_robot
 
-PERIOD_S = 0.001
+PERIOD_S = 0.02
+DEPTH = 2048
+"""Four seconds of the wire: how long this program may be kept from running without losing a sample."""
 NOMINAL_S = 0.002
 
 
@@ -71,15 +73,17 @@ def watch(domain_id: int, out: Path, interface: str = "lo", robot: str = "go2") 
     adopt_priority(lower_by=1)
     spec = load_robot(robot)
     participant = DdsParticipant(interface, domain_id)
-    commands = participant.reader("rt/lowcmd", go.LowCmd_, depth=64)
-    truths = participant.reader("rt/sportmodestate", go.SportModeState_, depth=16)
+    commands = participant.reader("rt/lowcmd", go.LowCmd_, depth=DEPTH)
+    truths = participant.reader("rt/sportmodestate", go.SportModeState_, depth=DEPTH)
+    # DDS must empty its sockets in time. We need not hurry, for each sample says when it was written.
+    drop_priority()
     second, last_ns = Second(time.monotonic_ns()), 0
     with out.open("w") as file:
         while not stops:
             now_ns = time.monotonic_ns()
-            samples = commands.take()
+            samples = commands.take_with_times()
             if samples:
-                last_ns = _note_commands(second, samples, now_ns, last_ns, spec)
+                last_ns = _note_commands(second, samples, last_ns, spec)
             for sample in truths.take():
                 _note_truth(second, sample)
             if now_ns - second.start_ns >= 1_000_000_000:
@@ -90,12 +94,11 @@ def watch(domain_id: int, out: Path, interface: str = "lo", robot: str = "go2") 
     participant.close()
 
 
-def _note_commands(second: Second, samples: list[bytes], now_ns: int, last_ns: int, spec: RobotSpec) -> int:
-    if last_ns:
-        # Several at once came since the last look: what is known is their mean period.
-        second.periods += [(now_ns - last_ns) * 1e-9 / len(samples)] * len(samples)
-    second.stiffness = float(GO_LOW_CMD.decode(samples[-1])["motor_cmd"]["kp"][spec.motor_index].sum())
-    return now_ns
+def _note_commands(second: Second, samples: list[tuple[bytes, int]], last_ns: int, spec: RobotSpec) -> int:
+    times = np.array([last_ns, *(written_ns for _, written_ns in samples)])
+    second.periods += (np.diff(times if last_ns else times[1:]) * 1e-9).tolist()
+    second.stiffness = float(GO_LOW_CMD.decode(samples[-1][0])["motor_cmd"]["kp"][spec.motor_index].sum())
+    return int(times[-1])
 
 
 def _note_truth(second: Second, sample: bytes) -> None:

@@ -147,7 +147,7 @@ def test_falls_are_counted_once_each(spec):
 def log_of_an_hour() -> SoakLog:
     def sample(t: float) -> dict:
         return {
-            "t": t, "command": [0.1, 0.0, 0.0], "permit_gap": 0.022, "permit_rate": 50.0, "permit_age": 0.03,
+            "t": t, "command": [0.1, 0.0, 0.0], "permit_gap": 0.012, "permit_rate": 100.0, "permit_age": 0.03,
             "state_age": 0.004, "bridge_rate": 500.0, "bridge_jitter_p99_ms": 0.4, "latency_p99_ms": 7.0, "overruns": 0,
             "policy_rate": 50.0, "load": 4.0, "rss": {"guard": 48.0, "sdk_bridge": 95.0},
             "cpu": {"guard": 0.05, "sdk_bridge": 0.3},
