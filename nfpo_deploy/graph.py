@@ -140,6 +140,7 @@ def build_graph(graph: str, given: Mapping[str, str], environment: Mapping[str, 
         _refuse_simulator_options(values)
     shared = _environment(ros_domain_id, os.environ if environment is None else environment)
     shared[realtime.VARIABLE] = str(_integer(values, "realtime_priority", 0, realtime.MAX_PRIORITY))
+    shared[realtime.SPREAD_VARIABLE] = str(int(_boolean(values, "spread_cores")))
     return Graph(graph, tuple(processes), shared)
 
 

@@ -112,7 +112,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--rank", type=int, default=0, choices=RANKS, help="0 acts first, 1 when 0 does not")
     arguments = parser.parse_args(argv)
     # Above the bridge: whoever decides that it is silent must not be the one that waits.
-    scheduling = adopt_priority(lower_by=-2)
+    scheduling = adopt_priority(lower_by=-2, role=guard_role(arguments.rank))
     try:
         guard = Guard(arguments.robot, arguments.interface, arguments.domain_id, arguments.rank)
     except (NfpoError, RobotSpecError) as error:

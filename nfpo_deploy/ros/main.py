@@ -60,7 +60,7 @@ def run_nodes(node_types: Sequence[type[LoopNode]], arguments: list[str] | None 
     Returns:
         Exit status: 0 after a requested stop, 1 when a node could not start or its loop failed.
     """
-    scheduling = adopt_priority(lower_by)
+    scheduling = adopt_priority(lower_by, node_types[0].NAME if len(node_types) == 1 else "")
     stop = Stop()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, AT_ONCE):
         signal.signal(number, stop)

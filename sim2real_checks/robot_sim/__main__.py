@@ -95,7 +95,7 @@ def main(argv: list[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s", stream=sys.stdout)
     # Above everything that controls it: a real robot never waits for its controller's computer.
     os.environ.setdefault(realtime.VARIABLE, realtime.DEFAULT_PRIORITY)
-    adopt_priority(lower_by=-3)
+    adopt_priority(lower_by=-3, role="robot_sim")
     with tempfile.TemporaryDirectory() as scratch:
         try:
             config = _config(arguments, Path(scratch))

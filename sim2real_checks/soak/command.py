@@ -32,8 +32,10 @@ class SoakArgs:
     """Let a simulated Go2 walk with random commands under CPU load, and check that nothing wears out.
 
     Seeded ramps, steps, stops, reversals and turns. Problems are: a missed permit, a mode that nobody asked for,
-    a fall, memory that grows, a rate that is wrong or drifts, a pause of the LowCmd stream. report.html and
-    report.json lie in the output folder. Exit status: 0 when there was none, 1 when there was, 130 after Ctrl-C.
+    a fall, memory that grows, a rate that is wrong or drifts, a pause of the LowCmd stream. What follows from the
+    computer's own standing still (not even a thread of the highest priority ran on any core, as happens to virtual
+    machines) is reported apart from them. report.html and report.json lie in the output folder. Exit status: 0 when
+    there was no problem, 1 when there was, 130 after Ctrl-C.
 
     Examples:
       nfpo soak --minutes 60
@@ -68,7 +70,7 @@ def soak(argv: list[str]) -> int:
         raise NfpoError(f"--minutes must be above zero and finite, got {args.minutes}")
     if args.load < 0:
         raise NfpoError(f"--load must be a number of programs, zero for none, got {args.load}")
-    from sim2real_checks.soak.report import HTML, write_report
+    from sim2real_checks.soak.report import HTML, describe_halts, write_report
     from sim2real_checks.soak.run import Soak, SoakOptions
 
     spec = load_robot(ROBOT)
@@ -98,6 +100,8 @@ def soak(argv: list[str]) -> int:
     problems = write_report(args.out, run.log, spec, args.minutes, context)
     for problem in problems:
         console.print(problem, style="red", markup=False, highlight=False, soft_wrap=True)
+    for line in describe_halts(run.log):
+        console.print(line, style="yellow", markup=False, highlight=False, soft_wrap=True)
     console.print(f"{'failed' if problems else 'passed'}: {args.out / HTML}", soft_wrap=True, highlight=False)
     return INTERRUPTED if interrupted else int(bool(problems))
 

@@ -23,6 +23,10 @@ RATE_TOLERANCE = 0.02
 """Relative deviation of a mean rate from its nominal value, and its drift over the run."""
 MISSED_PERMIT = 0.5
 """Part of `permit_timeout`: a permit that is so late has been missed several times in a row."""
+FOLLOWS_S = 0.3
+"""A trip so soon after the computer stood still for `HALT_S` is its consequence: no program ran that could have met
+its deadlines."""
+HALT_S = 0.015
 FALLEN = 0.5
 """Part of the standing height."""
 
@@ -73,6 +77,11 @@ def trend_of(seconds: Sequence[float], values: Sequence[float]) -> Trend | None:
     error = STUDENT_10 * math.sqrt(float(residual @ residual) / (BLOCKS - 2) / float(centred @ centred))
     span = float(time[-1] - time[0]) / 3600.0
     return Trend(float(value.mean()), slope, slope - error, slope + error, slope * span)
+
+
+def longest_halt(halts: Sequence[tuple[float, float]], start: float, end: float) -> float:
+    """Longest time, s, that the computer stood still of all halts (from, to; s) that touch a span of time."""
+    return max((b - a for a, b in halts if a < end and b > start), default=0.0)
 
 
 def memory_problems(trends: Mapping[str, Trend | None]) -> list[str]:

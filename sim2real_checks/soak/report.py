@@ -14,7 +14,10 @@ import numpy as np
 from robots.loader import RobotSpec
 from sim2real_checks.faults import html
 from sim2real_checks.soak.judge import (
+    FOLLOWS_S,
+    HALT_S,
     count_falls,
+    longest_halt,
     memory_problems,
     permit_problems,
     rate_problems,
@@ -40,10 +43,34 @@ class Soaked:
         # The witness lived longer than the walk: only what it saw while the robot walked belongs to it.
         stiff = [line for line in log.wire if line["stiffness"] > 0.0 and line["height_min"] is not None]
         self.wire = [line for line in stiff if line["lowcmd_gap_max_ms"] is not None]
+        self.halts = [((a - log.start_ns) * 1e-9, (b - log.start_ns) * 1e-9) for a, b in log.halts]
+        """When the computer stood still, s since walking began."""
+        follows = [longest_halt(self.halts, trip["t"] - FOLLOWS_S, trip["t"]) for trip in log.trips]
+        self.explained = [trip for trip, halt in zip(log.trips, follows, strict=True) if halt >= HALT_S]
 
     def series(self, name: str) -> list[float]:
         """One number of every sample."""
         return [sample[name] for sample in self.log.samples]
+
+    def permit_series(self, name: str) -> list[float]:
+        """Ages of permits, s, less what the computer stood still in each sample's time."""
+        starts = [-math.inf, *self.time]
+        halts = [longest_halt(self.halts, a - 0.1, b) for a, b in zip(starts, self.time, strict=False)]
+        return [value - halt for value, halt in zip(self.series(name), halts, strict=True)]
+
+    def wire_gaps(self) -> list[float]:
+        """Longest gap of LowCmds of each second, ms, less what the computer stood still."""
+        starts = [(line["ns"] - self.log.start_ns) * 1e-9 for line in self.wire]
+        halts = [longest_halt(self.halts, start - 0.5, start + 1.5) for start in starts]
+        return [line["lowcmd_gap_max_ms"] - halt * 1e3 for line, halt in zip(self.wire, halts, strict=True)]
+
+    def walking(self) -> list[Mapping[str, float]]:
+        """Seconds of the wire but those between a trip that is explained and the walk that followed it."""
+        spans = [(trip["t"] - 1.0, trip.get("until", math.inf)) for trip in self.explained]
+        times = [(line["ns"] - self.log.start_ns) * 1e-9 for line in self.wire]
+        return [
+            line for line, t in zip(self.wire, times, strict=True) if not any(a <= t <= b for a, b in spans)
+        ]  # fmt: skip
 
     def wire_series(self, name: str) -> list[float]:
         """One number of every second of the wire while the robot was up."""
@@ -54,7 +81,7 @@ def find_problems(soaked: Soaked, spec: RobotSpec, minutes: float) -> list[str]:
     """Why the soak failed; empty when nothing went wrong."""
     log = soaked.log
     problems = [*log.problems]
-    problems += [f"unasked {trip['mode']} after {trip['t']:.0f} s: {trip['reason']}" for trip in log.trips]
+    problems += [_describe(trip) for trip in log.trips if trip not in soaked.explained]
     if log.walked < 0.99 * minutes * 60.0:
         problems.append(f"ended after {log.walked / 60:.1f} of {minutes:g} minutes")
     if not log.samples or not soaked.wire:
@@ -62,12 +89,26 @@ def find_problems(soaked: Soaked, spec: RobotSpec, minutes: float) -> list[str]:
     problems += memory_problems(soaked.memory)
     for name, nominal in NOMINAL.items():
         problems += rate_problems(RATE_NAMES[name], nominal, soaked.rates[name])
-    problems += permit_problems(soaked.series("permit_gap"), soaked.series("permit_age"), spec)
-    problems += wire_problems(soaked.wire_series("lowcmd_gap_max_ms"), spec)
+    problems += permit_problems(soaked.permit_series("permit_gap"), soaked.permit_series("permit_age"), spec)
+    problems += wire_problems(soaked.wire_gaps(), spec)
     # Standing up and sitting down are no falls: seconds at both ends are left out by the trunk's height at rest.
-    up = _while_up(soaked.wire, spec)
+    up = _while_up(soaked.walking(), spec)
     falls = count_falls([line["height_min"] for line in up], [line["tilt_max"] for line in up], spec)
     return [*problems, f"the robot fell {falls} times"] if falls else problems
+
+
+def _describe(trip: Mapping[str, Any]) -> str:
+    return f"unasked {trip['mode']} after {trip['t']:.0f} s: {trip['reason']}"
+
+
+def describe_halts(log: SoakLog) -> list[str]:
+    """What the computer did to the run, and what followed; empty when it ran all the time."""
+    soaked = Soaked(log)
+    longest = max((b - a for a, b in soaked.halts), default=0.0)
+    if not soaked.halts:
+        return []
+    head = f"the computer stood still {len(soaked.halts)} times, for {longest * 1e3:.0f} ms at most"
+    return [head, *(f"it follows: {_describe(trip)}" for trip in soaked.explained)]
 
 
 def _while_up(wire: Sequence[Mapping[str, float]], spec: RobotSpec) -> list[Mapping[str, float]]:
@@ -81,7 +122,7 @@ def write_report(folder: Path, log: SoakLog, spec: RobotSpec, minutes: float, co
     problems = find_problems(soaked, spec, minutes)
     content = {
         "passed": not problems, **context, "minutes": minutes, "problems": problems, "trips": log.trips,
-        "findings": log.findings,
+        "findings": log.findings, "halts": soaked.halts, "explained": soaked.explained,
         "memory": {name: asdict(trend) if trend else None for name, trend in soaked.memory.items()},
         "rates": {name: asdict(trend) if trend else None for name, trend in soaked.rates.items()},
         "samples": log.samples, "wire": log.wire,
@@ -110,6 +151,7 @@ def _page(soaked: Soaked, problems: Sequence[str], minutes: float, context: Mapp
             "bad" if problems else "good",
         ),
         html.bullets(problems),
+        html.bullets(describe_halts(log)),
     ]
     if log.samples:
         parts += [

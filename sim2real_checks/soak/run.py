@@ -7,6 +7,7 @@ import json
 import math
 import os
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -25,19 +26,24 @@ from nfpo_deploy.ros.node_base import PolledSubscription
 from nfpo_deploy.types import Mode
 from sim2real_checks.faults.processes import Child, LaunchedGraph, ProcessId
 from sim2real_checks.faults.rig import GRAPH, write_parameters
+from sim2real_checks.robot_sim.control import SimControl
+from sim2real_checks.soak.halts import Span, read_spans
 from sim2real_checks.soak.wandering import Wandering
 from sim2real_checks.walk.drive import Drive
 from sim2real_checks.walk.operator import QUEUE, Operator
 from sim2real_checks.walk.progress import Progress
 
 STOP_S = 30.0
-MAX_TRIPS = 10
+MAX_TRIPS = 30
 """After so many the rest of the run would say nothing new."""
 RECOVER_S = 20.0
 SETTLE_S = 1.0
 PAGE_MIB = os.sysconf("SC_PAGE_SIZE") / 2**20
 TICKS_S = os.sysconf("SC_CLK_TCK")
 WITNESS_FILE = "wire.jsonl"
+HANG_M = 0.45
+HANG_S = 3.0
+"""A robot that lies twisted is hung up until its legs hang down, as an operator would."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +65,11 @@ class SoakLog:
 
     samples: list[dict[str, Any]] = field(default_factory=list)
     trips: list[dict[str, Any]] = field(default_factory=list)
-    """Unasked changes of the mode: time, mode, reason."""
+    """Unasked changes of the mode: time, mode, reason, and `until` it walked again."""
+    start_ns: int = 0
+    """CLOCK_MONOTONIC at time zero."""
+    halts: list[Span] = field(default_factory=list)
+    """When the computer stood still."""
     findings: list[str] = field(default_factory=list)
     """Rows of /diagnostics that were not OK at any time, the first time that each was seen."""
     problems: list[str] = field(default_factory=list)
@@ -112,6 +122,7 @@ class Soak:
         self.log = SoakLog()
         self._options = options
         self._folder = folder
+        self._control = Path()
         self._check = check
         self._wandering = Wandering(policy.manifest.command_ranges, options.seed)
         self._cpu: dict[str, tuple[float, float]] = {}
@@ -126,7 +137,7 @@ class Soak:
         options, log = self._options, self._folder / "graph.log"
         arguments = {
             "interface": "lo", "policy": options.policy, "log_dir": str(self._folder / "flight_log"),
-            "domain_id": str(options.domain_id), "ros_domain_id": str(options.ros_domain_id),
+            "domain_id": str(options.domain_id), "ros_domain_id": str(options.ros_domain_id), "spread_cores": "true",
         }  # fmt: skip
         robot = build_graph(GRAPH, {**arguments, "interface": "", "sim": "true"}).process(SIMULATOR)
         write_parameters(options.policy, self._folder / "parameters.yaml")
@@ -136,15 +147,16 @@ class Soak:
         log.unlink(missing_ok=True)
         with ExitStack() as stack:
             # Last of all, whatever ends the run: the witness has written everything then.
-            stack.callback(self._read_wire)
+            stack.callback(self._read_files)
             operator = Operator(options.ros_domain_id, topics.OPERATOR_INPUT + "autonomy")
             stack.callback(operator.close)
-            (self._folder / WITNESS_FILE).unlink(missing_ok=True)
-            robot_child = Child(robot.command(sys.executable), {}, log)
+            scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="nfpo_soak_"))
+            self._control = Path(scratch) / "control"
+            robot_child = Child([*robot.command(sys.executable), "--control", str(self._control)], {}, log)
             stack.callback(robot_child.stop, STOP_S)
-            witness = [sys.executable, "-m", "sim2real_checks.soak.witness", "--out", str(self._folder / WITNESS_FILE)]
-            witness_child = Child([*witness, "--domain-id", str(options.domain_id)], {}, log)
-            stack.callback(witness_child.stop, STOP_S)
+            for watcher in self._watchers():
+                child = Child([sys.executable, "-m", *watcher], {}, log)
+                stack.callback(child.stop, STOP_S)
             launched = LaunchedGraph(GRAPH, graph, arguments, log, {})
             stack.callback(launched.close, sit_down=True)
             permits = PermitClock(operator.node)
@@ -161,7 +173,20 @@ class Soak:
             yield from self._wander(drive, permits, processes)
             self._sit_down(drive)
 
-    def _read_wire(self) -> None:
+    def _watchers(self) -> Iterator[list[str]]:
+        """Modules and arguments of the programs that only look."""
+        for path in (self._folder / WITNESS_FILE, *self._halt_files()):
+            path.unlink(missing_ok=True)
+        wire = str(self._folder / WITNESS_FILE)
+        yield ["sim2real_checks.soak.witness", "--out", wire, "--domain-id", str(self._options.domain_id)]
+        for core, path in zip(sorted(os.sched_getaffinity(0)), self._halt_files(), strict=True):
+            yield ["sim2real_checks.soak.halts", "--core", str(core), "--out", str(path)]
+
+    def _halt_files(self) -> list[Path]:
+        return [self._folder / f"halts_{core}.jsonl" for core in sorted(os.sched_getaffinity(0))]
+
+    def _read_files(self) -> None:
+        self.log.halts = read_spans(self._halt_files())
         path = self._folder / WITNESS_FILE
         if path.exists():
             lines = path.read_text().splitlines(keepends=True)
@@ -177,6 +202,7 @@ class Soak:
 
     def _wander(self, drive: Drive, permits: PermitClock, processes: dict[str, ProcessId]) -> Iterator[float]:
         total, start = self._options.minutes * 60.0, time.monotonic()
+        self.log.start_ns = time.monotonic_ns()
         leg, leg_start = self._wandering.next(), start
         next_sample, next_yield = start + self._options.sample_s, start
         self._read_everything(drive, permits, processes, 0.0)
@@ -189,6 +215,7 @@ class Soak:
                 drive.step()
                 if drive.operator.mode is not Mode.WALK:
                     self._trip(drive, now - start)
+                    self.log.trips[-1]["until"] = time.monotonic() - start
                     leg_start = time.monotonic()
                 if now >= next_sample:
                     next_sample += self._options.sample_s
@@ -212,6 +239,20 @@ class Soak:
         if len(self.log.trips) >= MAX_TRIPS:
             raise NfpoError(f"{MAX_TRIPS} unasked changes of the mode: given up")
         drive.command = (0.0, 0.0, 0.0)
+        try:
+            self._recover(drive)
+        except NfpoError:
+            with SimControl(self._control) as robot:
+                robot.request("lift", height=HANG_M)
+                drive.wait(HANG_S)
+                self._recover(drive, lambda: robot.clear())
+
+    def _recover(self, drive: Drive, standing: Callable[[], object] = lambda: None) -> None:
+        """From whatever mode to WALK; `standing` is called in between.
+
+        Raises:
+            NfpoError: no way back to walking.
+        """
         if drive.operator.mode is Mode.FAULT:
             drive.wait(2.0)
             deadline = time.monotonic() + RECOVER_S
@@ -225,6 +266,8 @@ class Soak:
             drive.insist(topics.ARM)
             drive.stand_up()
             drive.wait(SETTLE_S)
+        standing()
+        drive.wait(SETTLE_S)
         drive.start_walking()
 
     def _sit_down(self, drive: Drive) -> None:

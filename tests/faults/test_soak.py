@@ -8,6 +8,7 @@ import math
 import numpy as np
 import pytest
 
+from sim2real_checks.soak.halts import common_spans
 from sim2real_checks.soak.judge import (
     GROWTH_MIB,
     count_falls,
@@ -17,7 +18,7 @@ from sim2real_checks.soak.judge import (
     trend_of,
     wire_problems,
 )
-from sim2real_checks.soak.report import HTML, JSON, write_report
+from sim2real_checks.soak.report import HTML, JSON, describe_halts, write_report
 from sim2real_checks.soak.run import SoakLog
 from sim2real_checks.soak.wandering import KINDS, STILL, Wandering
 from sim2real_checks.soak.witness import Second
@@ -219,6 +220,51 @@ def test_each_thing_that_goes_wrong_fails_the_soak(spec, tmp_path, spoil, words)
     spoil(log)
     problems = write_report(tmp_path, log, spec, 60.0, {})
     assert len(problems) == 1 and words in problems[0]
+
+
+def halted(log: SoakLog, at: float, seconds: float) -> None:
+    """Two cores that stood still, one of them for longer."""
+    start = round(at * 1e9)
+    log.halts = common_spans([[(start - 9_000_000, start + round(seconds * 1e9))], [(start, start + 10**9)]])
+
+
+def test_what_follows_from_a_computer_that_stood_still_is_told_apart(spec, tmp_path):
+    log = log_of_an_hour()
+    halted(log, 11.8, 0.06)
+    trip(log)
+    log.trips[0]["until"] = 20.0
+    log.wire[11]["lowcmd_gap_max_ms"] = 63.0
+    log.wire[14]["height_min"] = 0.1
+    assert write_report(tmp_path, log, spec, 60.0, {}) == []
+    words = describe_halts(log)
+    assert words == [
+        "the computer stood still 1 times, for 60 ms at most", "it follows: unasked FAULT after 12 s: gate: x"
+    ]  # fmt: skip
+    assert words[1] in (tmp_path / HTML).read_text() and json.loads((tmp_path / JSON).read_text())["explained"]
+
+
+@pytest.mark.parametrize(("at", "seconds"), [(11.8, 0.01), (9.0, 0.06), (12.1, 0.06)])
+def test_a_halt_that_is_short_or_at_another_time_explains_nothing(spec, tmp_path, at, seconds):
+    log = log_of_an_hour()
+    halted(log, at, seconds)
+    trip(log)
+    assert write_report(tmp_path, log, spec, 60.0, {}) == ["unasked FAULT after 12 s: gate: x"]
+
+
+def test_a_halt_excuses_no_more_than_itself(spec, tmp_path):
+    log = log_of_an_hour()
+    halted(log, 7.5, 0.02)
+    log.wire[7]["lowcmd_gap_max_ms"] = 64.0
+    assert write_report(tmp_path, log, spec, 60.0, {}) == ["no LowCmd for 44 ms (more than 40 ms 1 times)"]
+
+
+def test_the_computer_stands_still_only_while_every_core_does():
+    first, second = (
+        [(0, 50_000_000), (100_000_000, 130_000_000)],
+        [(20_000_000, 40_000_000), (127_000_000, 200_000_000)],
+    )
+    assert common_spans([first, second]) == [(20_000_000, 40_000_000)]
+    assert common_spans([first]) == first and common_spans([]) == [] == common_spans([first, []])
 
 
 def test_an_empty_soak_fails(spec, tmp_path):

@@ -1,0 +1,75 @@
+"""When the computer itself stood still, as a virtual machine does when its host takes the processor away.
+
+One thread a core, alone at nearly the highest real-time priority, sleeps a millisecond and notes when it woke late:
+`python -m sim2real_checks.soak.halts --core 0 --out halts_0.jsonl` until SIGINT or SIGTERM. Only while every core is
+late at once has the computer stood still: no program could have done better then.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import tyro
+
+PRIORITY = 98
+NAP_S = 0.001
+LATE_NS = 5_000_000
+"""A thread of that priority wakes within some tenths of a millisecond where the computer runs."""
+
+Span = tuple[int, int]
+"""From, to: CLOCK_MONOTONIC, ns."""
+
+
+def watch(core: int, out: Path) -> None:
+    """Write one JSON line [from, to] for each time that this core ran nothing of ours, until a signal comes.
+
+    Args:
+        core: number of the core.
+        out: file; stays empty without permission for real-time scheduling, because nothing can be told then.
+    """
+    stops: list[int] = []
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda received, _: stops.append(received))
+    os.sched_setaffinity(0, {core})
+    with out.open("w") as file:
+        try:
+            os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(PRIORITY))
+        except PermissionError:
+            return
+        last_ns = time.monotonic_ns()
+        while not stops:
+            time.sleep(NAP_S)
+            now_ns = time.monotonic_ns()
+            if now_ns - last_ns > LATE_NS:
+                file.write(json.dumps([last_ns, now_ns]) + "\n")
+                file.flush()
+            last_ns = now_ns
+
+
+def common_spans(cores: Sequence[Sequence[Span]]) -> list[Span]:
+    """Spans of at least `LATE_NS` in which every core was late; each core's spans ordered in time."""
+    common = list(cores[0]) if cores else []
+    for spans in cores[1:]:
+        overlaps = [(max(a, c), min(b, d)) for a, b in common for c, d in spans if max(a, c) < min(b, d)]
+        common = [(start, end) for start, end in overlaps if end - start >= LATE_NS]
+    return common
+
+
+def read_spans(paths: Sequence[Path]) -> list[Span]:
+    """When the computer stood still, from the files of all cores; a line that was cut off is left out."""
+    cores = []
+    for path in paths:
+        lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+        cores.append([(int(a), int(b)) for a, b in (json.loads(line) for line in lines if line.endswith("\n"))])
+    return common_spans(cores)
+
+
+if __name__ == "__main__":
+    tyro.cli(watch)
+    sys.exit(0)

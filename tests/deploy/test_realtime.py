@@ -1,0 +1,44 @@
+"""Which core and priority a process gets; real-time scheduling itself needs a permission that tests may lack."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from nfpo_deploy.graph import build_graph
+from nfpo_deploy.realtime import LOADS, SPREAD_VARIABLE, VARIABLE, core_of
+
+
+@pytest.mark.parametrize("cores", [[0], [0, 1], [3, 5], [0, 1, 2, 3]])
+def test_cores_have_about_the_same_to_do(cores):
+    loads = dict.fromkeys(cores, 0.0)
+    for role, load in LOADS.items():
+        loads[core_of(role, cores)] += load
+    assert max(loads.values()) - min(loads.values()) <= max(
+        0.08, max(LOADS.values()) - sum(LOADS.values()) / len(cores)
+    )
+
+
+def test_guards_are_on_different_cores():
+    assert core_of("guard", [0, 1]) != core_of("guard_backup", [0, 1])
+
+
+@pytest.mark.parametrize("spread", ["true", "false"])
+def test_a_process_and_its_threads_stay_on_their_core_if_the_launch_says_so(spread):
+    code = """
+        import os, threading
+        from nfpo_deploy.realtime import adopt_priority
+        adopt_priority(role="operator")
+        thread = threading.Thread(target=lambda: print(sorted(os.sched_getaffinity(0))))
+        thread.start(); thread.join()
+    """
+    graph = build_graph("go2_walk", {"sim": "true", "spread_cores": spread}, {})
+    assert graph.environment[SPREAD_VARIABLE] == str(int(spread == "true"))
+    environment = {**os.environ, **graph.environment, VARIABLE: "0"}
+    words = [sys.executable, "-c", "\n".join(line[8:] for line in code.splitlines())]
+    cores = sorted(os.sched_getaffinity(0))
+    expected = [core_of("operator", cores)] if spread == "true" else cores
+    assert subprocess.run(words, env=environment, capture_output=True, text=True).stdout.strip() == str(expected)
