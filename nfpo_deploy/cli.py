@@ -105,6 +105,13 @@ COMMANDS = (
         "sim",
     ),
     Command(
+        "validate",
+        "sim2real_checks.validation.command:validate",
+        "walk policies through scenarios with the deployed modules and say whether they may go on",
+        "nfpo validate a.onnx b.onnx",
+        "sim",
+    ),
+    Command(
         "plot",
         "nfpo_train.commands:plot",
         "plot the curves of a training run",

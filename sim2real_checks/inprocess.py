@@ -47,19 +47,26 @@ class InProcessRobot:
         spec: the robot.
         config: body, floor and physics step; its DDS settings and its noise are not used.
         errors: sensor errors; None for `SensorErrors()`.
+        plant: a body of one's own in place of the one that `config` describes.
+        motors: motors of one's own.
     """
 
-    def __init__(self, spec: RobotSpec, config: SimConfig | None = None, errors: SensorErrors | None = None) -> None:
+    def __init__(
+        self,
+        spec: RobotSpec,
+        config: SimConfig | None = None,
+        errors: SensorErrors | None = None,
+        plant: Plant | None = None,
+        motors: MotorBank | None = None,
+    ) -> None:
         self.spec = spec
         config = config or SimConfig(robot=spec.name, initial_pose="default")
         self._errors = errors or SensorErrors()
         self._random = np.random.default_rng(config.seed)
         self._substeps = round(STATE_PERIOD / config.timestep)
-        self._motors = MotorBank(spec, config.motor_strength)
-        self.plant = Plant(spec, config)
+        self._motors = motors or MotorBank(spec, config.motor_strength)
+        self.plant = plant or Plant(spec, config)
         self.plant.begin()
-        first_joint = self.plant.model.joint(spec.joint_names[0])
-        self._base = int(self.plant.model.body_rootid[self.plant.model.jnt_bodyid[first_joint.id]])
         self._accel = self.plant.imu()[2]
 
     @property
@@ -89,7 +96,7 @@ class InProcessRobot:
 
     def shove(self, force_w: tuple[float, float, float]) -> None:
         """Push the base with a force, N in the world frame, until the next call; zero ends it."""
-        self.plant.data.xfrc_applied[self._base, :3] = force_w
+        self.plant.shove(force_w)
 
     def advance(self, command: MotorCommand) -> RobotState:
         """Hold `command` for 2 ms of physics, with PD at each step, and measure."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import time
 
 import numpy as np
@@ -66,6 +67,9 @@ class RateLoop:
         if now < self._deadline:
             time.sleep((self._deadline - now) / NS)
             now = time.monotonic_ns()
+        else:
+            # Under real-time scheduling the threads that bring our messages would wait until we sleep.
+            os.sched_yield()
         if self._last:
             self._periods.add(now - self._last)
         self._last = now

@@ -7,6 +7,7 @@ while, because the robot keeps obeying the last command that it got; a second si
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from typing import Any
@@ -81,7 +82,8 @@ class SdkBridge(LoopNode):
         self._commands = self.poll(JointCommandMsg, topics.JOINT_COMMAND, command_qos(spec.safety.command_timeout))
         self._state_message, self._status_message = RobotStateMsg(), BridgeStatusMsg()
         self._status_every = max(1, round(settings["rate_hz"] / settings["status_rate_hz"]))
-        self._state_every = max(1, round(settings["rate_hz"] / settings["state_rate_hz"]))
+        # Half a cycle less than the period: a state that comes early is that period's, too.
+        self._state_gap_ns = round(NS / settings["state_rate_hz"] - 0.5 * NS / settings["rate_hz"])
         self._standard_period_ns = round(NS / settings["standard_rate_hz"])
         self._latencies = Samples(250)
         self._forget()
@@ -93,12 +95,13 @@ class SdkBridge(LoopNode):
         self._command: JointCommand | None = None
         self._command_ns = 0
         self._unanswered = False
-        self._cycle = self._fresh = 0
+        self._cycle = self._next_state_ns = 0
         self._next_standard_ns = 0
         self._ending_since_ns = 0
         self._passive_since_ns = 0
         self._company = (0, "")
         self._loop_statistics = (0.0, 0.0)
+        self._latency = (math.nan, math.nan)
 
     def start(self) -> None:
         # Nothing that was received or counted before belongs to this activation.
@@ -188,10 +191,10 @@ class SdkBridge(LoopNode):
         passive = self._gate.phase in PASSIVE
         self._passive_since_ns = (self._passive_since_ns or now_ns) if passive else 0
         # Publishing comes last: no command waits for it.
-        if fresh is not None:
-            self._fresh += 1
-            if self._fresh % self._state_every == 0:
-                self._publish_state(fresh, now_ns)
+        if fresh is not None and now_ns >= self._next_state_ns:
+            # By time, not by count: where states come in bursts, every burst is news to the others.
+            self._next_state_ns = now_ns + self._state_gap_ns
+            self._publish_state(fresh, now_ns)
         self._cycle += 1
         if self._cycle % self._status_every == 0:
             self._publish_status(now_ns)
@@ -281,6 +284,7 @@ class SdkBridge(LoopNode):
     def _publish_status(self, now_ns: int) -> None:
         if self._cycle % (self._status_every * 10) == 0:
             self._loop_statistics = self.loop.statistics()
+            self._latency = (self._latencies.percentile(50), self._latencies.percentile(99))
         status = self._status(now_ns)
         conversions.fill_bridge_status(self._status_message, status, conversions.stamp_of(self.stamp_ns()))
         self._statuses.publish(self._status_message)
@@ -309,8 +313,8 @@ class SdkBridge(LoopNode):
             loop_rate=rate,
             loop_jitter_p99_ms=jitter,
             loop_overruns=self.loop.overruns,
-            latency_p50_ms=self._latencies.percentile(50),
-            latency_p99_ms=self._latencies.percentile(99),
+            latency_p50_ms=self._latency[0],
+            latency_p99_ms=self._latency[1],
             guards_expected=self.settings["guards"],
             guards_alive=len(guards),
             guard_active=any(guard.active for guard in guards),

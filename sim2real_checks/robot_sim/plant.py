@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import mujoco
@@ -42,8 +43,18 @@ class Truth:
 class Plant:
     """One robot on a floor. A step is `begin()` (quantities of the current state), then `finish(torque)`."""
 
-    def __init__(self, spec: RobotSpec, config: SimConfig) -> None:
-        self.model = mjcf.build_model(
+    def __init__(
+        self, spec: RobotSpec, config: SimConfig, model: mujoco.MjModel | None = None, heading: float = 0.0
+    ) -> None:
+        """Put the robot on the ground and let it come to rest.
+
+        Args:
+            spec: the robot.
+            config: payload, first pose and, where no model is given, timestep and friction.
+            model: a world of one's own with this robot and torque actuators; it is changed.
+            heading: first yaw, rad.
+        """
+        self.model = model or mjcf.build_model(
             spec.name, collision="full", timestep=config.timestep, actuators="torque",
             foot_friction=config.foot_friction,
         )  # fmt: skip
@@ -55,6 +66,7 @@ class Plant:
         self._qvel = np.array([joint.dofadr[0] for joint in joints])
         self._ctrl = np.array([by_joint[joint.id] for joint in joints])
         self._base = int(model.body_rootid[model.jnt_bodyid[joints[0].id]])
+        self._own = model.body_rootid[model.geom_bodyid] == self._base
         self._sensors = {part: _sensor_slice(model, f"{spec.imu_site}_{part}") for part in ("quat", "gyro", "acc")}
         touches = [f"{foot.name.removesuffix('_foot')}_touch" for foot in spec.feet]
         self._touch = np.array([model.sensor(name).adr[0] for name in touches])
@@ -63,7 +75,7 @@ class Plant:
         self._locked: frozenset[int] = frozenset()
         self._hand: np.ndarray | None = None
         self._add_payload(config.payload)
-        self._settle(spec, config)
+        self._settle(spec, config, heading)
 
     @property
     def time(self) -> float:
@@ -99,6 +111,10 @@ class Plant:
         rotation = self.data.xmat[self._base].reshape(3, 3)
         return (self.data.site_xpos[self._foot_sites] - self.data.xpos[self._base]) @ rotation
 
+    def foot_positions_w(self) -> np.ndarray:
+        """(F, 3) m, foot centres in the world, a copy."""
+        return self.data.site_xpos[self._foot_sites].copy()
+
     def truth(self) -> Truth:
         """The current state, copied."""
         qpos, qvel = self.data.qpos, self.data.qvel
@@ -117,6 +133,10 @@ class Plant:
         """Apply joint torques, N·m in joint order, and advance one step."""
         self.data.ctrl[self._ctrl] = torque
         mujoco.mj_step2(self.model, self.data)
+
+    def shove(self, force_w: Sequence[float] | np.ndarray) -> None:
+        """Push the base's centre of mass with a force, N in the world frame, until the next call; zero ends it."""
+        self.data.xfrc_applied[self._base, :3] = force_w
 
     def push(self, vx: float, vy: float) -> None:
         """Add to the base's velocity, m/s in the world frame."""
@@ -163,11 +183,11 @@ class Plant:
         self.model.body_mass[self._base] += mass
         mujoco.mj_setConst(self.model, self.data)
 
-    def _settle(self, spec: RobotSpec, config: SimConfig) -> None:
+    def _settle(self, spec: RobotSpec, config: SimConfig, heading: float) -> None:
         """Drop the robot from just above the floor in its first pose and let it come to rest."""
         pose = spec.crouch_pose if config.initial_pose == "crouch" else spec.default_pose
         mujoco.mj_resetData(self.model, self.data)
-        self.data.qpos[3:7] = (1.0, 0.0, 0.0, 0.0)
+        self.data.qpos[3:7] = (math.cos(0.5 * heading), 0.0, 0.0, math.sin(0.5 * heading))
         self.data.qpos[self._qpos] = pose
         self._put_on_floor(2 * spec.base_height)
         for _ in range(round(SETTLE_S / self.model.opt.timestep)):
@@ -179,12 +199,12 @@ class Plant:
         self.data.time = 0.0
 
     def _put_on_floor(self, height: float) -> None:
-        """Lower the base from `height` (m) until the first part touches the floor."""
-        floor = self.model.geom("floor").id
+        """Lower the base from `height` (m) until the first part touches the ground."""
         while height > 0:
             self.data.qpos[:3] = (0.0, 0.0, height)
             mujoco.mj_forward(self.model, self.data)
-            if np.any(self.data.contact.geom == floor):
+            pairs = self._own[self.data.contact.geom]
+            if np.any(pairs[:, 0] != pairs[:, 1]):
                 return
             height -= _LOWERING_STEP
 

@@ -1,6 +1,6 @@
 """When the computer itself stood still, as a virtual machine does when its host takes the processor away.
 
-One thread a core, alone at nearly the highest real-time priority, sleeps a millisecond and notes when it woke late:
+One thread a core, alone at nearly the highest real-time priority, sleeps some milliseconds and notes when it woke late:
 `python -m sim2real_checks.soak.halts --core 0 --out halts_0.jsonl` until SIGINT or SIGTERM. Only while every core is
 late at once has the computer stood still: no program could have done better then.
 """
@@ -18,7 +18,8 @@ from pathlib import Path
 import tyro
 
 PRIORITY = 98
-NAP_S = 0.001
+NAP_S = 0.004
+NAP_NS = round(NAP_S * 1e9)
 LATE_NS = 5_000_000
 """A thread of that priority wakes within some tenths of a millisecond where the computer runs."""
 
@@ -46,8 +47,8 @@ def watch(core: int, out: Path) -> None:
         while not stops:
             time.sleep(NAP_S)
             now_ns = time.monotonic_ns()
-            if now_ns - last_ns > LATE_NS:
-                file.write(json.dumps([last_ns, now_ns]) + "\n")
+            if now_ns - last_ns > NAP_NS + LATE_NS:
+                file.write(json.dumps([last_ns + NAP_NS, now_ns]) + "\n")
                 file.flush()
             last_ns = now_ns
 

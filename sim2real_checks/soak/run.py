@@ -225,7 +225,8 @@ class Soak:
                     yield (now - start) / total
         except NfpoError as error:
             self.log.problems.append(f"after {time.monotonic() - start:.0f} s: {error}")
-        self.log.walked = time.monotonic() - start
+        finally:
+            self.log.walked = time.monotonic() - start
         self.log.findings = [f"{f.level}: {f.name}: {f.message}" for f in drive.operator.log.findings]
 
     def _trip(self, drive: Drive, elapsed: float) -> None:

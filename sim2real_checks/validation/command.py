@@ -1,0 +1,141 @@
+"""`nfpo validate`: policies through a set of scenarios, with a verdict."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from inspect import cleandoc
+from pathlib import Path
+
+import tyro
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from nfpo_deploy.errors import NfpoError
+from nfpo_deploy.graph import resolve_policy
+from nfpo_deploy.policy.onnx_policy import OnnxPolicy
+from robots.loader import load_robot
+from sim2real_checks.faults.command import describe_computer
+from sim2real_checks.validation.campaign import run_all
+from sim2real_checks.validation.judge import Outcome, check_limits, judge
+from sim2real_checks.validation.report import HTML, Validated, write_report
+from sim2real_checks.validation.scenario import Scenario, ScenarioError, ScenarioSet, load_set
+
+
+@dataclass
+class ValidateArgs:
+    """Let policies walk through a set of scenarios with the runtime's own modules, and say whether they may go on.
+
+    Each run stands the simulated robot up and walks it under the scenario's commands, ground, disturbances, sensor and
+    motor flaws and physics. report.html and report.json lie in the output folder. Exit status: 0 when every policy
+    passed, 1 when one did not.
+
+    Examples:
+      nfpo validate
+      nfpo validate robots/go2/policies/walk/policy.onnx --set go2_quick
+      nfpo validate a.onnx b.onnx --only push
+      nfpo validate a.onnx --set my_scenarios.yaml --list
+    """
+
+    policies: tyro.conf.Positional[tuple[str, ...]] = ("walk",)
+    """ONNX files, or names of policies of the robot."""
+    set: str = "go2_quick"
+    """Scenario set of ours, or a file."""
+    only: str = ""
+    """Scenarios whose group and name contain this text."""
+    list: bool = False
+    """Show the scenarios; run nothing."""
+    seed: int = 0
+    """Of each scenario's first run."""
+    workers: int = os.cpu_count() or 1
+    """Processes."""
+    out: Path = Path("out/validation")
+    """Output folder."""
+
+
+_HELP = cleandoc(ValidateArgs.__doc__ or "")
+
+
+def validate(argv: list[str]) -> int:
+    """Validate; returns the exit status.
+
+    Raises:
+        NfpoError: a bad option, scenario file or policy.
+    """
+    args = tyro.cli(ValidateArgs, args=argv, prog="nfpo validate", description=_HELP)
+    if args.workers < 1 or not args.policies:
+        raise NfpoError(f"--workers must be at least 1 and a policy named, got {args.workers} and {args.policies}")
+    scenario_set = load_set(args.set)
+    check_limits(scenario_set.scenarios)
+    chosen = _choose(scenario_set, args.only)
+    console = Console()
+    if args.list:
+        console.print(_listing(chosen))
+        return 0
+    spec = load_robot(scenario_set.robot)
+    loaded = [OnnxPolicy.load(resolve_policy(name, spec), spec) for name in args.policies]
+    began = time.monotonic()
+    validated = []
+    for name, policy in zip(_short_names(args.policies), loaded, strict=True):
+        outcomes = _run(console, policy, name, scenario_set.robot, chosen, args)
+        verdicts = [judge(s, [o for o in outcomes if o.scenario.name == s.name]) for s in chosen]
+        validated.append(Validated(name, policy.sha256, tuple(verdicts)))
+    context = {"scenarios": len(chosen), "seed": args.seed, **describe_computer()}
+    context["minutes"] = round((time.monotonic() - began) / 60.0, 2)
+    write_report(args.out, validated, scenario_set, context)
+    _print_verdict(console, validated)
+    console.print(f"report: {args.out / HTML}", soft_wrap=True, highlight=False)
+    return int(not all(one.passed for one in validated))
+
+
+def _choose(scenario_set: ScenarioSet, text: str) -> tuple[Scenario, ...]:
+    chosen = tuple(s for s in scenario_set.scenarios if text.lower() in f"{s.group} {s.name}".lower())
+    if not chosen:
+        groups = ", ".join(sorted({s.group for s in scenario_set.scenarios}))
+        raise ScenarioError(f"--only {text!r} fits no scenario of {scenario_set.name}; its groups: {groups}")
+    return chosen
+
+
+def _short_names(names: Sequence[str]) -> list[str]:
+    """File names where they differ, else whole paths."""
+    short = [Path(name).name for name in names]
+    return short if len(set(short)) == len(short) else [str(name) for name in names]
+
+
+def _run(
+    console: Console, policy: OnnxPolicy, name: str, robot: str, chosen: tuple[Scenario, ...], args: ValidateArgs
+) -> list[Outcome]:  # fmt: skip
+    columns = (
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("left"),
+        TimeRemainingColumn(),
+    )  # fmt: skip
+    outcomes = []
+    with Progress(*columns, console=console) as progress:
+        task = progress.add_task(name, total=sum(s.seeds for s in chosen))
+        for outcome in run_all(policy.path, robot, chosen, args.seed, args.workers):
+            outcomes.append(outcome)
+            progress.advance(task)
+            if outcome.ended:
+                style = "red" if outcome.scenario.required else "yellow"
+                progress.console.print(f"{outcome.scenario.name}: {outcome.ended}", style=style, highlight=False)
+    return outcomes
+
+
+def _listing(chosen: Sequence[Scenario]) -> Table:
+    table = Table("group", "scenario", "s", "runs", "decides")
+    for scenario in chosen:
+        decides = "yes" if scenario.required else "no"
+        table.add_row(scenario.group, scenario.name, f"{scenario.duration:g}", str(scenario.seeds), decides)
+    return table
+
+
+def _print_verdict(console: Console, validated: Sequence[Validated]) -> None:
+    for one in validated:
+        for verdict in one.failures:
+            text = f"{verdict.scenario.name}: {'; '.join(verdict.failures)}"
+            console.print(text, style="red", markup=False, highlight=False, soft_wrap=True)
+        style = "green" if one.passed else "bold red"
+        console.print(f"{one.policy} {one.headline()}", style=style, markup=False, highlight=False, soft_wrap=True)

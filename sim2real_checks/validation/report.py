@@ -1,0 +1,139 @@
+"""The validation's report: one HTML file with the verdict on top and the failures first, JSON beside it."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sim2real_checks.faults import html
+from sim2real_checks.validation.judge import Verdict, interval
+from sim2real_checks.validation.scenario import ScenarioSet
+from sim2real_checks.validation.scores import UNITS
+
+HTML, JSON = "report.html", "report.json"
+
+
+@dataclass(frozen=True)
+class Validated:
+    """A policy over a whole set."""
+
+    policy: str
+    sha256: str
+    verdicts: tuple[Verdict, ...]
+
+    @property
+    def passed(self) -> bool:
+        """Every scenario that decides was passed."""
+        return not self.failures
+
+    @property
+    def failures(self) -> list[Verdict]:
+        """Scenarios that decide and were not passed."""
+        return [verdict for verdict in self.verdicts if verdict.scenario.required and not verdict.passed]
+
+    @property
+    def required(self) -> int:
+        """How many scenarios decide."""
+        return sum(verdict.scenario.required for verdict in self.verdicts)
+
+    def headline(self) -> str:
+        """The verdict in a line."""
+        extra = [verdict for verdict in self.verdicts if not verdict.scenario.required]
+        more = f"; of {len(extra)} that do not decide, {sum(v.passed for v in extra)}" if extra else ""
+        word = "passed" if self.passed else "FAILED"
+        return f"{word}: {self.required - len(self.failures)} of {self.required} scenarios held{more}"
+
+    def summary(self) -> dict[str, tuple[float, float, float]]:
+        """Mean and 95 % interval of each score over all runs that decide."""
+        runs = [o for v in self.verdicts if v.scenario.required for o in v.outcomes]
+        return {name: interval([o.scores[name] for o in runs]) for name in UNITS}
+
+
+def write_report(
+    folder: Path, validated: Sequence[Validated], scenario_set: ScenarioSet, context: Mapping[str, Any]
+) -> None:  # fmt: skip
+    """Write both files."""
+    folder.mkdir(parents=True, exist_ok=True)
+    html.write_text(folder / JSON, json.dumps(_plain(to_json(validated, scenario_set, context)), indent=1) + "\n")
+    html.write_text(folder / HTML, _page(validated, scenario_set, context))
+
+
+def to_json(
+    validated: Sequence[Validated], scenario_set: ScenarioSet, context: Mapping[str, Any]
+) -> dict[str, Any]:  # fmt: skip
+    """Everything that was found, as plain data."""
+    return {
+        "set": scenario_set.name, "set_sha256": scenario_set.sha256, "robot": scenario_set.robot, **context,
+        "policies": [
+            {
+                "policy": one.policy, "sha256": one.sha256, "passed": one.passed, "verdict": one.headline(),
+                "scores": {name: list(values) for name, values in one.summary().items()},
+                "scenarios": [_scenario_json(verdict) for verdict in one.verdicts],
+            }
+            for one in validated
+        ],
+    }  # fmt: skip
+
+
+def _scenario_json(verdict: Verdict) -> dict[str, Any]:
+    return {
+        "name": verdict.scenario.name, "group": verdict.scenario.group, "required": verdict.scenario.required,
+        "passed": verdict.passed, "failures": list(verdict.failures),
+        "runs": [
+            {"seed": o.seed, "ended": o.ended, "cpu_s": o.seconds, "scores": dict(o.scores)} for o in verdict.outcomes
+        ],
+    }  # fmt: skip
+
+
+def _page(validated: Sequence[Validated], scenario_set: ScenarioSet, context: Mapping[str, Any]) -> str:
+    parts = [
+        html.paragraph(f"Set {scenario_set.name}: {scenario_set.description}"),
+        html.paragraph(", ".join(f"{key} {value}" for key, value in context.items()), "note"),
+    ]
+    for one in validated:
+        parts.append(html.paragraph(f"{one.policy}: {one.headline()}", "good" if one.passed else "bad"))
+    for one in validated:
+        if one.failures:
+            lines = [f"{v.scenario.name}: {'; '.join(v.failures)}" for v in one.failures]
+            parts += [html.heading(f"Failures of {one.policy}"), html.bullets(lines)]
+    parts += [html.heading("Scores over all runs that decide"), _score_table(validated)]
+    parts += [html.heading("Scenarios"), _scenario_table(validated)]
+    return html.page(f"Validation: {', '.join(one.policy for one in validated)}", parts)
+
+
+def _score_table(validated: Sequence[Validated]) -> str:
+    head = ("score", "unit", *(one.policy for one in validated))
+    summaries = [one.summary() for one in validated]
+    rows = [(name, UNITS[name], *(_with_interval(s[name]) for s in summaries)) for name in UNITS]
+    return html.table(head, rows)
+
+
+def _with_interval(values: tuple[float, float, float]) -> str:
+    mean, low, high = values
+    if math.isnan(mean):
+        return "–"
+    return f"{mean:.3g}" if math.isnan(low) else f"{mean:.3g} ({low:.3g} to {high:.3g})"
+
+
+def _scenario_table(validated: Sequence[Validated]) -> str:
+    head = ("scenario", "group", "decides", *(one.policy for one in validated))
+    rows, bad = [], []
+    for verdicts in zip(*(one.verdicts for one in validated), strict=True):
+        scenario = verdicts[0].scenario
+        words = ["passed" if v.passed else "; ".join(v.failures) for v in verdicts]
+        rows.append((scenario.name, scenario.group, "yes" if scenario.required else "no", *words))
+        bad.append(scenario.required and not all(v.passed for v in verdicts))
+    return html.table(head, rows, bad)
+
+
+def _plain(value: Any) -> Any:
+    """Numbers that JSON lacks become None."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
