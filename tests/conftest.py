@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import signal
 import tempfile
+import time
 from pathlib import Path
 
 import pytest
 
 from nfpo_deploy.ros.profiles import discovery_environment
+from tests.halts import ComputerStoodStillError, HaltWatch
 
 # Set before any test imports a middleware. A developer's own setting must not widen it.
 os.environ.update(discovery_environment({}))
@@ -33,7 +35,35 @@ ALONE = ("ros", "security", "walk/test_walk_end_to_end.py", "faults/test_campaig
 
 
 def pytest_collection_modifyitems(items):
-    """Mark what must have the computer for itself."""
+    """Mark what must have the computer for itself, and runs in real time: a computer that stops spoils it."""
     for item in items:
         if any(item.path.is_relative_to(TESTS / place) for place in ALONE):
             item.add_marker(pytest.mark.alone)
+            item.add_marker(pytest.mark.flaky(reruns=1, only_rerun=[ComputerStoodStillError.__name__]))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_setup(item):
+    return (yield from told_apart(item))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item):
+    return (yield from told_apart(item))
+
+
+def told_apart(item):
+    """A failure while the computer itself stood still is told apart from others, and the test run once more."""
+    if item.get_closest_marker("alone") is None:
+        return (yield)
+    watch = HaltWatch.of(item.session)
+    begin_ns = time.monotonic_ns()
+    try:
+        return (yield)
+    except Exception as error:
+        watch.raise_if_halted(begin_ns, error)
+        raise
+
+
+def pytest_sessionfinish(session):
+    HaltWatch.close(session)

@@ -31,6 +31,7 @@ from nfpo_deploy.types import Mode
 RATE_HZ = 40.0
 PUBLISH_EVERY = 2
 """/cmd_vel at 20 Hz."""
+LAST_WORDS = 5
 SHOW_EVERY = 4
 GRAPH_WAIT_S = 5.0
 MATCH_WAIT_S = 1.0
@@ -209,7 +210,10 @@ def drive(ros_domain_id: int, speeds: Speeds) -> int:
                 now_ns = loop.wait()
                 driver.step(keyboard.pressed_keys(), now_ns)
     except KeyboardInterrupt:
-        graph.say((0.0, 0.0, 0.0))
+        for _ in range(LAST_WORDS):
+            # Several times: who leaves right after speaking is not always heard.
+            graph.say((0.0, 0.0, 0.0))
+            loop.wait()
         print("\nleaving: the robot stops, stands, and sits down when nobody else drives it")
         return 0
     except EOFError:

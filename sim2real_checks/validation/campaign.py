@@ -10,6 +10,7 @@ from pathlib import Path
 
 from nfpo_deploy.policy.onnx_policy import OnnxPolicy
 from robots.loader import RobotSpec, load_robot
+from sim2real_checks.validation.broken import BREAKAGES
 from sim2real_checks.validation.judge import Outcome
 from sim2real_checks.validation.run import run_scenario
 from sim2real_checks.validation.scenario import Scenario
@@ -18,7 +19,9 @@ from sim2real_checks.validation.scores import score
 _loaded: dict[tuple[str, str], tuple[RobotSpec, OnnxPolicy]] = {}
 
 
-def run_all(policy: Path, robot: str, scenarios: tuple[Scenario, ...], seed: int, workers: int) -> Iterator[Outcome]:
+def run_all(
+    policy: Path, robot: str, scenarios: tuple[Scenario, ...], seed: int, workers: int, breakage: str = ""
+) -> Iterator[Outcome]:  # fmt: skip
     """Run every scenario with each of its seeds, the next free core taking the next run; results as they come.
 
     Args:
@@ -27,8 +30,9 @@ def run_all(policy: Path, robot: str, scenarios: tuple[Scenario, ...], seed: int
         scenarios: what to run.
         seed: of the first run of each scenario.
         workers: processes.
+        breakage: name of what breaks the software on purpose, in every run.
     """
-    jobs = [(str(policy), robot, scenario, seed + i) for scenario in scenarios for i in range(scenario.seeds)]
+    jobs = [(str(policy), robot, scenario, seed + i, breakage) for scenario in scenarios for i in range(scenario.seeds)]
     with ProcessPoolExecutor(workers, initializer=_one_thread) as pool:
         futures = [pool.submit(_run, *job) for job in jobs]
         try:
@@ -43,11 +47,12 @@ def _one_thread() -> None:
     os.environ["OMP_NUM_THREADS"] = "1"
 
 
-def _run(path: str, robot: str, scenario: Scenario, seed: int) -> Outcome:
+def _run(path: str, robot: str, scenario: Scenario, seed: int, breakage: str) -> Outcome:
     if (path, robot) not in _loaded:
         spec = load_robot(robot)
         _loaded[path, robot] = (spec, OnnxPolicy.load(Path(path), spec))
     spec, policy = _loaded[path, robot]
     began = time.process_time()
-    trace = run_scenario(spec, policy, scenario, seed)
+    tamper = next((b.tamper for b in BREAKAGES if b.name == breakage), None)
+    trace = run_scenario(spec, policy, scenario, seed, tamper)
     return Outcome(scenario, seed, score(trace, scenario, policy), trace.ended, time.process_time() - began)

@@ -69,7 +69,7 @@ def check_limits(scenarios: Sequence[Scenario]) -> None:
         unknown = sorted(set(scenario.limits) - set(UNITS))
         if unknown:
             raise ScenarioError(
-                f"scenario {scenario.name!r}: limits: {unknown[0]!r} is no score; known: {', '.join(UNITS)}"
+                f"scenario {scenario.name[:80]!r}: limits: {unknown[0][:80]!r} is no score; known: {', '.join(UNITS)}"
             )
 
 

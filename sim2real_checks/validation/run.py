@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
+from collections.abc import Callable
 
 import numpy as np
 
@@ -36,7 +37,13 @@ def operator_command(commands: tuple[Command, ...], t: float) -> VelocityCommand
     return VelocityCommand(*(float(v) for v in old + part * (new - old)))
 
 
-def run_scenario(spec: RobotSpec, policy: OnnxPolicy, scenario: Scenario, seed: int) -> Trace:
+def run_scenario(
+    spec: RobotSpec,
+    policy: OnnxPolicy,
+    scenario: Scenario,
+    seed: int,
+    tamper: Callable[[DeployedStack], None] | None = None,
+) -> Trace:
     """Run to the end of the scenario, to a fall, or until the watchdog takes walking away.
 
     Args:
@@ -44,11 +51,14 @@ def run_scenario(spec: RobotSpec, policy: OnnxPolicy, scenario: Scenario, seed: 
         policy: that walks.
         scenario: what happens.
         seed: of noise, biases, rough ground and dropped samples; the same seed gives the same trace.
+        tamper: breaks the software on purpose.
 
     Raises:
         ScenarioError: the scenario does not fit the robot.
     """
     robot, stack = ScenarioRobot(spec, scenario, seed), DeployedStack(spec, policy)
+    if tamper is not None:
+        tamper(stack)
     recorder = Recorder(spec, round(scenario.duration * BRIDGE_HZ))
     trace = recorder.trace
     state, trace.ended = _get_up(robot, stack)

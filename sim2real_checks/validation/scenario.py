@@ -11,6 +11,7 @@ import difflib
 import hashlib
 import itertools
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +23,7 @@ from robots.untrusted import UntrustedError, load_yaml, read_bounded
 VERSION = 1
 SETS_DIR = Path(__file__).resolve().parent / "sets"
 MAX_SCENARIOS = 5000
+MAX_SHOWN = 200
 TERRAINS = ("flat", "slope", "stairs", "rough", "seesaw")
 DISTURBANCES = ("push", "shove", "payload", "weak_motor", "friction")
 POSES = ("default", "crouch")
@@ -225,31 +227,39 @@ def load_set(name: str) -> ScenarioSet:
 def _build_set(data: Mapping[str, Any], sha256: str) -> ScenarioSet:
     _check_keys(data, ("version", "name", "robot", "description", "defaults", "scenarios"), "the file")
     if data.get("version") != VERSION:
-        raise ScenarioError(f"version {data.get('version')!r} is not supported; this version reads {VERSION}")
+        raise ScenarioError(f"version {_shown(data.get('version'))} is not supported; this version reads {VERSION}")
     defaults, entries = data.get("defaults") or {}, data.get("scenarios")
+    if not isinstance(defaults, dict):
+        raise ScenarioError(f"defaults: expected a mapping, got {_shown(defaults)}")
     if not isinstance(entries, list) or not entries:
         raise ScenarioError("scenarios: expected a list with at least one scenario")
-    scenarios = [scenario for i, entry in enumerate(entries) for scenario in _expand(entry, defaults, i)]
-    if len(scenarios) > MAX_SCENARIOS:
-        raise ScenarioError(f"{len(scenarios)} scenarios; at most {MAX_SCENARIOS} are allowed in a file")
-    names = [scenario.name for scenario in scenarios]
-    twice = sorted({name for name in names if names.count(name) > 1}) if len(set(names)) < len(names) else []
+    scenarios: list[Scenario] = []
+    for i, entry in enumerate(entries):
+        scenarios += _expand(entry, defaults, i)
+        if len(scenarios) > MAX_SCENARIOS:
+            raise ScenarioError(f"more than {MAX_SCENARIOS} scenarios in a file")
+    counts = Counter(scenario.name for scenario in scenarios)
+    twice = [name for name, count in counts.items() if count > 1]
     if twice:
-        raise ScenarioError(f"two scenarios have the name {twice[0]!r}")
+        raise ScenarioError(f"two scenarios have the name {_shown(twice[0])}")
     texts = [data.get(key) for key in ("name", "robot")]
     if not all(isinstance(text, str) and text for text in texts):
-        raise ScenarioError(f"name and robot must be words, got {texts[0]!r} and {texts[1]!r}")
+        raise ScenarioError(f"name and robot must be words, got {_shown(texts[0])} and {_shown(texts[1])}")
     return ScenarioSet(str(texts[0]), str(texts[1]), str(data.get("description", "")), tuple(scenarios), sha256)
 
 
 def _expand(entry: Any, defaults: Mapping[str, Any], index: int) -> list[Scenario]:
     """All scenarios of an entry: one for each combination of the lists under `vary`."""
     if not isinstance(entry, dict) or not isinstance(entry.get("name"), str):
-        raise ScenarioError(f"scenarios[{index}]: expected a mapping with a name, got {entry!r}")
-    where = f"scenario {entry['name']!r}"
+        raise ScenarioError(f"scenarios[{index}]: expected a mapping with a name, got {_shown(entry)}")
+    where = f"scenario {_shown(entry['name'])}"
     vary = entry.get("vary") or {}
-    if not isinstance(vary, dict) or not all(isinstance(values, list) and values for values in vary.values()):
+    if not isinstance(vary, dict) or not all(
+        isinstance(path, str) and isinstance(values, list) and values for path, values in vary.items()
+    ):
         raise ScenarioError(f"{where}: vary: expected lists by the path of what varies, such as terrain.friction")
+    if math.prod(len(values) for values in vary.values()) > MAX_SCENARIOS:
+        raise ScenarioError(f"{where}: vary: more than {MAX_SCENARIOS} combinations")
     plain = _merged(defaults, {key: value for key, value in entry.items() if key != "vary"})
     scenarios = []
     for values in itertools.product(*vary.values()):
@@ -260,7 +270,7 @@ def _expand(entry: Any, defaults: Mapping[str, Any], index: int) -> list[Scenari
             f" {path.rpartition('.')[2]}={_short(value)}" for path, value in zip(vary, values, strict=True)
         )
         one["name"] = entry["name"] + suffix
-        scenarios.append(_build(Scenario, one, f"scenario {one['name']!r}"))
+        scenarios.append(_build(Scenario, one, f"scenario {_shown(one['name'])}"))
     return scenarios
 
 
@@ -292,7 +302,7 @@ def _put(data: Any, path: str, value: Any, where: str) -> None:
 def _build(kind: type, data: Any, where: str) -> Any:
     """A dataclass of the schema from a mapping."""
     if not isinstance(data, dict):
-        raise ScenarioError(f"{where}: expected a mapping, got {data!r}")
+        raise ScenarioError(f"{where}: expected a mapping, got {_shown(data)}")
     fields = {item.name: item for item in dataclasses.fields(kind)}
     _check_keys(data, tuple(fields), where)
     missing = [
@@ -311,18 +321,20 @@ def _value(hint: Any, value: Any, limits: Mapping[str, Any], where: str) -> Any:
         return _build(hint, value, where)  # type: ignore[arg-type]
     if get_origin(hint) is tuple:
         if not isinstance(value, list):
-            raise ScenarioError(f"{where}: expected a list, got {value!r}")
+            raise ScenarioError(f"{where}: expected a list, got {_shown(value)}")
         return tuple(_build(get_args(hint)[0], item, f"{where}[{i}]") for i, item in enumerate(value))
     if get_origin(hint) is Mapping:
         if not isinstance(value, dict):
-            raise ScenarioError(f"{where}: expected a mapping of numbers, got {value!r}")
+            raise ScenarioError(f"{where}: expected a mapping of numbers, got {_shown(value)}")
         return {str(key): _number(float, number, {}, f"{where}: {key}") for key, number in value.items()}
     if hint is str or hint is bool:
         if not isinstance(value, hint):
-            raise ScenarioError(f"{where}: expected {'true or false' if hint is bool else 'a word'}, got {value!r}")
+            raise ScenarioError(
+                f"{where}: expected {'true or false' if hint is bool else 'a word'}, got {_shown(value)}"
+            )
         choices = limits.get("choices")
         if choices and value not in choices:
-            raise ScenarioError(f"{where}: {value!r} is none of {', '.join(choices)}")
+            raise ScenarioError(f"{where}: {_shown(value)} is none of {', '.join(choices)}")
         return value
     return _number(hint, value, limits, where)
 
@@ -330,7 +342,7 @@ def _value(hint: Any, value: Any, limits: Mapping[str, Any], where: str) -> Any:
 def _number(hint: type, value: Any, limits: Mapping[str, Any], where: str) -> float:
     number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
     if not number or (hint is int and value != int(value)):
-        raise ScenarioError(f"{where}: expected a {'whole' if hint is int else 'finite'} number, got {value!r}")
+        raise ScenarioError(f"{where}: expected a {'whole' if hint is int else 'finite'} number, got {_shown(value)}")
     low, high = limits.get("low", -math.inf), limits.get("high", math.inf)
     if not low <= value <= high:
         unit = f" {limits['unit']}" if limits.get("unit") else ""
@@ -341,6 +353,12 @@ def _number(hint: type, value: Any, limits: Mapping[str, Any], where: str) -> fl
 def _check_keys(data: Mapping[str, Any], known: Sequence[str], where: str) -> None:
     for key in data:
         if key not in known:
-            near = difflib.get_close_matches(str(key), known, n=1)
+            near = difflib.get_close_matches(str(key)[:50], known, n=1)
             hint = f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(known)}"
-            raise ScenarioError(f"{where}: unknown entry {key!r}{hint}")
+            raise ScenarioError(f"{where}: unknown entry {_shown(key)}{hint}")
+
+
+def _shown(value: Any) -> str:
+    """A value in an error's message, cut where it is long."""
+    text = repr(value)
+    return text if len(text) <= MAX_SHOWN else text[:MAX_SHOWN] + "…"

@@ -22,12 +22,15 @@ from robots.loader import ROBOTS_DIR, RobotSpecError, load_robot_file
 from robots.untrusted import UntrustedError, load_json, load_yaml
 from sim2real_checks.robot_sim.__main__ import _parse_push
 from sim2real_checks.robot_sim.remote import parse_remote_event
+from sim2real_checks.validation.judge import check_limits
+from sim2real_checks.validation.scenario import SETS_DIR, ScenarioError, load_set
 from sim2real_checks.walk.script import Segment
 from tests.fuzz.mutations import mutate_bytes, mutate_tree, scalar, value
 from tests.fuzz.parser import Parser
 
 REPO = ROBOTS_DIR.parent
 GO2 = ROBOTS_DIR / "go2"
+SCENARIOS = SETS_DIR / "go2_quick.yaml"
 PARAMETERS = REPO / "ros2_ws/src/nfpo_deploy/config/go2_walk.yaml"
 CONFIG = GO2 / "policies/walk/config.yaml"
 
@@ -74,6 +77,12 @@ def run_parameters(data: bytes, scratch: Path) -> None:
     """A parameter file of the graph's nodes."""
     (scratch / "p.yaml").write_bytes(data)
     check_params_file(scratch / "p.yaml", ROS_NODES)
+
+
+def run_scenarios(data: bytes, scratch: Path) -> None:
+    """A set of scenarios, with its limits."""
+    (scratch / "s.yaml").write_bytes(data)
+    check_limits(load_set(str(scratch / "s.yaml")).scenarios)
 
 
 LAUNCH = [
@@ -179,6 +188,10 @@ PARSERS = (
     Parser(
         "node parameters", ("nfpo_deploy/contract/params_file.py",), lambda rng: mutated_yaml(rng, PARAMETERS),
         run_parameters, (NfpoError,), lambda: [PARAMETERS.read_bytes()],
+    ),
+    Parser(
+        "scenarios", ("sim2real_checks/validation/scenario.py",), lambda rng: mutated_yaml(rng, SCENARIOS),
+        run_scenarios, (ScenarioError,), lambda: [SCENARIOS.read_bytes()],
     ),
     Parser(
         "launch arguments", (), generate_launch, run_launch, (NfpoError, RobotSpecError),
