@@ -35,7 +35,9 @@ LAST_WORDS = 5
 SHOW_EVERY = 4
 GRAPH_WAIT_S = 5.0
 MATCH_WAIT_S = 1.0
-"""How long the operator node's subscription may take to be discovered once the graph was heard."""
+"""How long the operator node's subscription may take to be discovered once the node was."""
+DISCOVERY_WAIT_S = 4.0
+"""How long the operator node may take to be discovered once the graph was heard: past it, nobody would arbitrate."""
 PERMIT_LOST_NS = NS
 MESSAGE_NS = 4 * NS
 KEYBOARD = topics.OPERATOR_INPUT + "keyboard"
@@ -89,13 +91,21 @@ class GraphSide:
                 f"no graph on ROS domain {ros_domain_id}: no permit of its watchdog within {GRAPH_WAIT_S:g} s; start "
                 "one with nfpo launch, or give its --ros-domain-id"
             )
-        if self._wait(lambda: self._publisher.get_subscription_count() > 0, MATCH_WAIT_S):
+        # Discovery is no faster because the watchdog was found already; a node is seen by name before it listens.
+        self._wait(lambda: self._listeners() > 0 or self._operator_there(), DISCOVERY_WAIT_S)
+        if self._wait(lambda: self._listeners() > 0, MATCH_WAIT_S if self._operator_there() else 0.0):
             return KEYBOARD
-        if "operator" in self._node.get_node_names():
+        if self._operator_there():
             raise NfpoError("the graph's operator node takes no keyboard; add it to the parameter 'sources'")
         self._node.destroy_publisher(self._publisher)
         self._publisher = self._node.create_publisher(Twist, topics.VELOCITY_COMMAND, 1)
         return topics.VELOCITY_COMMAND
+
+    def _listeners(self) -> int:
+        return int(self._publisher.get_subscription_count())
+
+    def _operator_there(self) -> bool:
+        return "operator" in self._node.get_node_names()
 
     def _wait(self, condition: Any, timeout_s: float) -> bool:
         deadline = time.monotonic() + timeout_s

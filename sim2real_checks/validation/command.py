@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import textwrap
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,10 +21,14 @@ from nfpo_deploy.graph import resolve_policy
 from nfpo_deploy.policy.onnx_policy import OnnxPolicy
 from robots.loader import load_robot
 from sim2real_checks.faults.command import describe_computer
+from sim2real_checks.validation.broken import BREAKAGES
 from sim2real_checks.validation.campaign import run_all
 from sim2real_checks.validation.judge import Outcome, check_limits, judge
 from sim2real_checks.validation.report import HTML, Validated, write_report
 from sim2real_checks.validation.scenario import Scenario, ScenarioError, ScenarioSet, load_set
+from sim2real_checks.validation.teeth import bite
+
+TEETH = "teeth.json"
 
 
 @dataclass
@@ -38,6 +44,7 @@ class ValidateArgs:
       nfpo validate robots/go2/policies/walk/policy.onnx --set go2_quick
       nfpo validate a.onnx b.onnx --only push
       nfpo validate a.onnx --set my_scenarios.yaml --list
+      nfpo validate a.onnx --teeth
     """
 
     policies: tyro.conf.Positional[tuple[str, ...]] = ("walk",)
@@ -48,6 +55,8 @@ class ValidateArgs:
     """Scenarios whose group and name contain this text."""
     list: bool = False
     """Show the scenarios; run nothing."""
+    teeth: bool = False
+    """Break the first policy in every known way instead, and show what refuses each: all must be refused."""
     seed: int = 0
     """Of each scenario's first run."""
     workers: int = os.cpu_count() or 1
@@ -77,6 +86,8 @@ def validate(argv: list[str]) -> int:
         return 0
     spec = load_robot(scenario_set.robot)
     loaded = [OnnxPolicy.load(resolve_policy(name, spec), spec) for name in args.policies]
+    if args.teeth:
+        return _show_teeth(console, loaded[0], scenario_set, args)
     began = time.monotonic()
     validated = []
     for name, policy in zip(_short_names(args.policies), loaded, strict=True):
@@ -122,6 +133,33 @@ def _run(
                 style = "red" if outcome.scenario.required else "yellow"
                 progress.console.print(f"{outcome.scenario.name}: {outcome.ended}", style=style, highlight=False)
     return outcomes
+
+
+def _show_teeth(console: Console, policy: OnnxPolicy, scenario_set: ScenarioSet, args: ValidateArgs) -> int:
+    """Run every breakage; exit status 1 when one was not refused."""
+    bites = []
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console) as progress:
+        task = progress.add_task("breakages", total=len(BREAKAGES))
+        for breakage in BREAKAGES:
+            progress.update(task, description=breakage.name)
+            bites.append(bite(breakage, policy.path, scenario_set, args.seed, args.workers))
+            progress.advance(task)
+    table = Table("broken how", "refused by", "because")
+    for one in bites:
+        where, style = (one.where, "") if one.refused else ("NOTHING", "bold red")
+        table.add_row(one.breakage.what, where, textwrap.shorten(one.reason, 120), style=style)
+    console.print(table)
+    refused = sum(one.refused for one in bites)
+    rows = [
+        {"name": one.breakage.name, "what": one.breakage.what, "refused": one.refused, "where": one.where,
+         "reason": one.reason}
+        for one in bites
+    ]  # fmt: skip
+    args.out.mkdir(parents=True, exist_ok=True)
+    (args.out / TEETH).write_text(json.dumps({"policy": policy.sha256, "bites": rows}, indent=1) + "\n")
+    console.print(f"{refused} of {len(bites)} refused: {args.out / TEETH}", soft_wrap=True, highlight=False)
+    return int(refused < len(bites))
 
 
 def _listing(chosen: Sequence[Scenario]) -> Table:

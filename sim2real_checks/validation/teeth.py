@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,9 +26,7 @@ class Bite:
     reason: str
 
 
-def bite(
-    breakage: Breakage, good: Path, scenario_set: ScenarioSet, seed: int, workers: int, on_run: Callable[[], None]
-) -> Bite:  # fmt: skip
+def bite(breakage: Breakage, good: Path, scenario_set: ScenarioSet, seed: int, workers: int) -> Bite:
     """Break a policy and validate it until the first failure.
 
     Args:
@@ -38,7 +35,6 @@ def bite(
         scenario_set: whose deciding scenarios are run, in their order.
         seed: of the first run of each scenario.
         workers: processes.
-        on_run: called after each run.
     """
     spec = load_robot(scenario_set.robot)
     deciding = tuple(s for s in scenario_set.scenarios if s.required)
@@ -49,7 +45,6 @@ def bite(
         except NfpoError as error:
             return Bite(breakage, True, "loading", str(error))
         for outcome in run_all(path, scenario_set.robot, deciding, seed, workers, breakage.name):
-            on_run()
             verdict = judge(outcome.scenario, [outcome])
             if not verdict.passed:
                 return Bite(breakage, True, outcome.scenario.name, "; ".join(verdict.failures))

@@ -39,7 +39,7 @@ INTERRUPTED = 130
 SCRIPT_RECORD_HZ = 500
 HAND_RECORD_HZ = 100
 """Driving by hand may take hours: 70 MB each at this rate."""
-DISCOVERY_S = 1.0
+DISCOVERY_S = 3.5
 OUTPUTS = ("report.json", "record.npz", "record.npz.partial", "plot.png", "walk.png", "walk.mp4", "graph.log")
 
 

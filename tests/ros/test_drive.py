@@ -159,9 +159,12 @@ def test_an_operator_node_without_keyboard_refuses(bench):
     try:
         bench.wait(lambda: "operator" in bench.node.get_node_names(), START_S, "the operator node")
         terminal = Terminal(COMMAND, dict(os.environ))
-        bench.wait(lambda: terminal.process.poll() is not None, START_S, "the end")
-        assert terminal.end() == 1
-        assert "takes no keyboard; add it to the parameter 'sources'" in terminal.text
+        try:
+            bench.wait(lambda: terminal.process.poll() is not None, START_S, "the end")
+        finally:
+            # One that goes on driving would disturb every later test.
+            status = terminal.end()
+        assert status == 1 and "takes no keyboard; add it to the parameter 'sources'" in terminal.text
     finally:
         stop(operator)
 
