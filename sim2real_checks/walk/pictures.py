@@ -62,9 +62,9 @@ def read_report(path: Path) -> dict[str, Any]:
     for segment in segments:
         try:
             times = [segment["start"], segment["end"], *segment["command"], *segment["mean_velocity"]]
-            ok = (
-                len(times) == 8 and all(np.isfinite(float(time)) for time in times) and isinstance(segment["name"], str)
-            )
+            # Text that reads as a number is none.
+            numbers = all(type(time) in (int, float) and np.isfinite(float(time)) for time in times)
+            ok = len(times) == 8 and numbers and isinstance(segment["name"], str)
         except (TypeError, ValueError, KeyError, OverflowError):
             ok = False
         if not ok:
