@@ -40,10 +40,3 @@ def test_only_a_halt_of_every_core_within_the_test_excuses(watch):
     watch.raise_if_halted(now + 3 * HALT_NS, WRONG)
     with pytest.raises(ComputerStoodStillError, match="stood still for 30 ms: the robot fell"):
         watch.raise_if_halted(now, WRONG)
-
-
-def test_real_time_tests_are_run_again_for_that_reason_only(request):
-    chosen = [item for item in request.session.items if item.get_closest_marker("alone")]
-    for item in chosen:
-        marker = item.get_closest_marker("flaky")
-        assert marker.kwargs == {"reruns": 1, "only_rerun": [ComputerStoodStillError.__name__]}

@@ -65,7 +65,7 @@ class ScenarioRobot:
         """Build world and robot, which then rests on the ground.
 
         Raises:
-            ScenarioError: a joint that the robot does not have, or an engine that is not installed.
+            ScenarioError: a joint that the robot does not have.
         """
         self.spec, self.scenario = spec, scenario
         self._random = np.random.default_rng([seed, 1])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -33,18 +32,13 @@ def run_all(
         breakage: name of what breaks the software on purpose, in every run.
     """
     jobs = [(str(policy), robot, scenario, seed + i, breakage) for scenario in scenarios for i in range(scenario.seeds)]
-    with ProcessPoolExecutor(workers, initializer=_one_thread) as pool:
+    with ProcessPoolExecutor(workers) as pool:
         futures = [pool.submit(_run, *job) for job in jobs]
         try:
             for future in futures:
                 yield future.result()
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
-
-
-def _one_thread() -> None:
-    # A worker for each core: threads inside numerical libraries would only get in each other's way.
-    os.environ["OMP_NUM_THREADS"] = "1"
 
 
 def _run(path: str, robot: str, scenario: Scenario, seed: int, breakage: str) -> Outcome:

@@ -19,7 +19,7 @@ from rich.table import Table
 from nfpo_deploy.errors import NfpoError
 from nfpo_deploy.graph import resolve_policy
 from nfpo_deploy.policy.onnx_policy import OnnxPolicy
-from robots.loader import load_robot
+from robots.loader import RobotSpec, load_robot
 from sim2real_checks.faults.command import describe_computer
 from sim2real_checks.validation.broken import BREAKAGES
 from sim2real_checks.validation.campaign import run_all
@@ -87,7 +87,7 @@ def validate(argv: list[str]) -> int:
     spec = load_robot(scenario_set.robot)
     loaded = [OnnxPolicy.load(resolve_policy(name, spec), spec) for name in args.policies]
     if args.teeth:
-        return _show_teeth(console, loaded[0], scenario_set, args)
+        return _show_teeth(console, loaded[0], spec, chosen, args)
     began = time.monotonic()
     validated = []
     for name, policy in zip(_short_names(args.policies), loaded, strict=True):
@@ -135,15 +135,17 @@ def _run(
     return outcomes
 
 
-def _show_teeth(console: Console, policy: OnnxPolicy, scenario_set: ScenarioSet, args: ValidateArgs) -> int:
+def _show_teeth(
+    console: Console, policy: OnnxPolicy, spec: RobotSpec, chosen: tuple[Scenario, ...], args: ValidateArgs
+) -> int:  # fmt: skip
     """Run every breakage; exit status 1 when one was not refused."""
-    bites = []
+    bites, deciding = [], tuple(scenario for scenario in chosen if scenario.required)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console) as progress:
         task = progress.add_task("breakages", total=len(BREAKAGES))
         for breakage in BREAKAGES:
             progress.update(task, description=breakage.name)
-            bites.append(bite(breakage, policy.path, scenario_set, args.seed, args.workers))
+            bites.append(bite(breakage, policy.path, spec, deciding, args.seed, args.workers))
             progress.advance(task)
     table = Table("broken how", "refused by", "because")
     for one in bites:

@@ -1,7 +1,7 @@
 """The deployed stack in one thread and in simulated time: estimator, policy, watchdog and gate at their own rates.
 
 Every part is the runtime's own module, driven as its ROS node drives it; what is left out are the nodes, the network
-and the jitter of real processes. A smaller set of scenarios runs through the real graph to show what those add.
+and the jitter of real processes.
 """
 
 from __future__ import annotations
@@ -45,7 +45,6 @@ class DeployedStack:
         estimate: newest estimate; None before the first.
         joint_command: newest command of the policy; None before the first.
         given: velocity that the policy was given last.
-        policy_problem: why the policy gave no command last time; empty when it did.
     """
 
     def __init__(self, spec: RobotSpec, policy: OnnxPolicy) -> None:
@@ -60,7 +59,6 @@ class DeployedStack:
         self.estimate: StateEstimate | None = None
         self.joint_command: JointCommand | None = None
         self.given = VelocityCommand(0.0, 0.0, 0.0)
-        self.policy_problem = ""
         self._policy_every = round(BRIDGE_HZ / rate)
         self._policy_dt = 1.0 / rate
         self._cycle = self._states = 0
@@ -137,10 +135,9 @@ class DeployedStack:
         self.given = self.limiter.step(now, self._policy_dt) if walking else VelocityCommand(0.0, 0.0, 0.0)
         try:
             self.joint_command = self.runner.step(self.estimate, self.given)
-        except NfpoError as error:
-            self.policy_problem = str(error)
-            return
-        self.policy_problem, self._command_ns = "", now
+        except NfpoError:
+            return  # as in the node: a command that does not come grows stale
+        self._command_ns = now
         self.watchdog.observe_command(
             self.joint_command, now, self.runner.observation_ok, 0.0, self.runner.output_ok
         )  # fmt: skip

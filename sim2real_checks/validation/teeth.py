@@ -8,11 +8,11 @@ from pathlib import Path
 
 from nfpo_deploy.errors import NfpoError
 from nfpo_deploy.policy.onnx_policy import OnnxPolicy
-from robots.loader import load_robot
+from robots.loader import RobotSpec
 from sim2real_checks.validation.broken import Breakage, write_broken
 from sim2real_checks.validation.campaign import run_all
-from sim2real_checks.validation.judge import judge
-from sim2real_checks.validation.scenario import ScenarioSet
+from sim2real_checks.validation.judge import Outcome, judge
+from sim2real_checks.validation.scenario import Scenario
 
 
 @dataclass(frozen=True)
@@ -26,26 +26,32 @@ class Bite:
     reason: str
 
 
-def bite(breakage: Breakage, good: Path, scenario_set: ScenarioSet, seed: int, workers: int) -> Bite:
+def bite(
+    breakage: Breakage, good: Path, spec: RobotSpec, scenarios: tuple[Scenario, ...], seed: int, workers: int
+) -> Bite:  # fmt: skip
     """Break a policy and validate it until the first failure.
 
     Args:
         breakage: what to break.
         good: policy file that passes.
-        scenario_set: whose deciding scenarios are run, in their order.
+        spec: its robot.
+        scenarios: those that decide, in the order in which they are run.
         seed: of the first run of each scenario.
         workers: processes.
     """
-    spec = load_robot(scenario_set.robot)
-    deciding = tuple(s for s in scenario_set.scenarios if s.required)
     with tempfile.TemporaryDirectory(prefix="nfpo_broken_") as folder:
         path = write_broken(breakage, good, Path(folder))
         try:
             OnnxPolicy.load(path, spec)
         except NfpoError as error:
             return Bite(breakage, True, "loading", str(error))
-        for outcome in run_all(path, scenario_set.robot, deciding, seed, workers, breakage.name):
-            verdict = judge(outcome.scenario, [outcome])
+        outcomes: list[Outcome] = []
+        for outcome in run_all(path, spec.name, scenarios, seed, workers, breakage.name):
+            outcomes.append(outcome)
+            if len(outcomes) < outcome.scenario.seeds:
+                continue
+            verdict = judge(outcome.scenario, outcomes)
             if not verdict.passed:
                 return Bite(breakage, True, outcome.scenario.name, "; ".join(verdict.failures))
+            outcomes.clear()
     return Bite(breakage, False, "", "every scenario was passed")
