@@ -8,7 +8,6 @@ import os
 from dataclasses import dataclass
 from inspect import cleandoc
 from pathlib import Path
-from typing import Any
 
 import tyro
 from rich.console import Console
@@ -17,6 +16,7 @@ from rich.table import Table
 
 from nfpo_deploy.errors import PolicyError
 from sim2real_checks.evaluate import Conditions, evaluate
+from sim2real_checks.plain_json import without_nan
 
 FLOORS: dict[str, tuple[str, float]] = {
     "no_fall_fraction": (">=", 0.99),
@@ -82,7 +82,7 @@ def evaluate_command(argv: list[str]) -> int:
     _print_table(args.policies, reports, floors=not (args.stand or args.sampled))
     if args.json:
         args.json.parent.mkdir(parents=True, exist_ok=True)
-        args.json.write_text(json.dumps(_without_nan(reports), indent=1))
+        args.json.write_text(json.dumps(without_nan(reports), indent=1))
     return int(missed)
 
 
@@ -94,15 +94,6 @@ def misses(summary: dict[str, float]) -> list[str]:
         if math.isnan(value) or (value < bound if sense == ">=" else value > bound):
             bad.append(name)
     return bad
-
-
-def _without_nan(value: Any) -> Any:
-    """JSON has no NaN: a measure that an episode does not have becomes null."""
-    if isinstance(value, dict):
-        return {key: _without_nan(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_without_nan(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _print_table(paths: list[Path], reports: list[dict], floors: bool) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 
 from sim2real_checks.faults import html
 from sim2real_checks.faults.judge import Result, TargetResult, judge_targets, verdict
+from sim2real_checks.plain_json import without_nan
 
 HTML, JSON = "report.html", "report.json"
 TARGET_TEXT = {
@@ -36,21 +37,12 @@ def write_report(folder: Path, results: Sequence[Result], context: Mapping[str, 
     problems, targets = verdict(results), judge_targets(results)
     content = {
         "passed": not problems, **context, "problems": problems,
-        "targets": [_plain(asdict(target)) for target in targets],
-        "runs": [_plain(asdict(result)) for result in results],
+        "targets": [without_nan(asdict(target)) for target in targets],
+        "runs": [without_nan(asdict(result)) for result in results],
     }  # fmt: skip
     html.write_text(folder / JSON, json.dumps(content, indent=1) + "\n")
     html.write_text(folder / HTML, _page(results, targets, problems, context))
     return problems
-
-
-def _plain(value: Any) -> Any:
-    """NaN, which JSON lacks, becomes None."""
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_plain(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _page(

@@ -13,6 +13,7 @@ import numpy as np
 
 from robots.loader import RobotSpec
 from sim2real_checks.faults import html
+from sim2real_checks.plain_json import without_nan
 from sim2real_checks.soak.judge import (
     FOLLOWS_S,
     HALT_S,
@@ -127,18 +128,9 @@ def write_report(folder: Path, log: SoakLog, spec: RobotSpec, minutes: float, co
         "rates": {name: asdict(trend) if trend else None for name, trend in soaked.rates.items()},
         "samples": log.samples, "wire": log.wire,
     }  # fmt: skip
-    html.write_text(folder / JSON, json.dumps(_plain(content)) + "\n")
+    html.write_text(folder / JSON, json.dumps(without_nan(content)) + "\n")
     html.write_text(folder / HTML, _page(soaked, problems, minutes, context))
     return problems
-
-
-def _plain(value: Any) -> Any:
-    """NaN, which JSON lacks, becomes None."""
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_plain(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _page(soaked: Soaked, problems: Sequence[str], minutes: float, context: Mapping[str, Any]) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from sim2real_checks.faults import html
+from sim2real_checks.plain_json import without_nan
 from sim2real_checks.validation.judge import Verdict, interval
 from sim2real_checks.validation.scenario import ScenarioSet
 from sim2real_checks.validation.scores import UNITS
@@ -58,7 +59,7 @@ def write_report(
 ) -> None:  # fmt: skip
     """Write both files."""
     folder.mkdir(parents=True, exist_ok=True)
-    html.write_text(folder / JSON, json.dumps(_plain(to_json(validated, scenario_set, context)), indent=1) + "\n")
+    html.write_text(folder / JSON, json.dumps(without_nan(to_json(validated, scenario_set, context)), indent=1) + "\n")
     html.write_text(folder / HTML, _page(validated, scenario_set, context))
 
 
@@ -128,12 +129,3 @@ def _scenario_table(validated: Sequence[Validated]) -> str:
         rows.append((scenario.name, scenario.group, "yes" if scenario.required else "no", *words))
         bad.append(scenario.required and not all(v.passed for v in verdicts))
     return html.table(head, rows, bad)
-
-
-def _plain(value: Any) -> Any:
-    """Numbers that JSON lacks become None."""
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

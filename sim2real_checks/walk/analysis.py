@@ -17,6 +17,7 @@ from nfpo_deploy.errors import NfpoError
 from nfpo_deploy.observation.rotations import rotate_inverse
 from nfpo_deploy.types import Mode
 from robots.loader import RobotSpec
+from sim2real_checks.plain_json import without_nan
 from sim2real_checks.robot_sim.messages import BOOT_TICK_MS
 from sim2real_checks.walk.run_log import EstimateSample, PolicySample, RunLog, SegmentRun
 
@@ -147,7 +148,7 @@ class Summary:
 
     def as_json(self) -> dict[str, Any]:
         """Nested plain values; NaN, which JSON lacks, becomes None."""
-        return _without_nan(asdict(self))
+        return without_nan(asdict(self))
 
 
 def truth_of(columns: Mapping[str, np.ndarray], spec: RobotSpec) -> Truth:
@@ -399,11 +400,3 @@ def _statistic(values: Sequence[float], percent: float) -> float:
 
 def _extreme(values: np.ndarray, which: Any) -> float:
     return float(which(values)) if values.size else math.nan
-
-
-def _without_nan(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _without_nan(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_without_nan(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
