@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 
 RAW_SUFFIX = ".partial"
+NUMBERS = "biuf"
+"""Kinds of NumPy types in a row. Damaged text can hold code points that Python cannot represent."""
 
 
 class RawFile:
@@ -54,6 +56,9 @@ def read_raw(path: Path) -> tuple[np.ndarray, str]:
             meta = header["meta"]
             if not dtype.itemsize or not isinstance(meta, str):
                 raise ValueError("rows of no size, or meta that is no text")
+            strange = [name for name in dtype.names or () if dtype[name].base.kind not in NUMBERS]
+            if strange:
+                raise ValueError(f"columns {strange} do not hold numbers")
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise ValueError(f"{path}: not a raw record of robot_sim: {error}") from error
     # A kill can leave half a row at the end.

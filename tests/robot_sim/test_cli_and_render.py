@@ -8,6 +8,7 @@ import pytest
 
 from robots.loader import load_robot
 from sim2real_checks.robot_sim.recorder import Recorder, load_record, row_dtype
+from sim2real_checks.robot_sim.rawfile import RawFile
 
 DOMAIN = 18
 
@@ -78,6 +79,9 @@ def test_other_files_are_no_records(tmp_path):
     (tmp_path / "broken.partial").write_bytes(b"\x02\0\0\0\0\0\0\0{}")
     with pytest.raises(ValueError, match="not a raw record"):
         load_record(tmp_path / "broken.partial")
+    RawFile(tmp_path / "text.partial", np.dtype([("time", "<U4")]), "").close()
+    with pytest.raises(ValueError, match=r"columns \['time'\] do not hold numbers"):
+        load_record(tmp_path / "text.partial")
 
 
 def test_strip_and_video_show_the_robot(record, tmp_path):

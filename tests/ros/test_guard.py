@@ -165,7 +165,7 @@ def test_second_stack_for_the_same_robot_is_refused(start_graph, client):
     assert second.wait_until_stopped() == 1
     assert "already serves the robot" in second.output
     client.spin(0.5)
-    assert client.in_mode(SafetyPermit.READY), "the second stack disturbed the first"
+    assert client.in_mode(SafetyPermit.READY), f"the second stack disturbed the first: {client.describe()}"
     assert not first.supervisor.reason
 
 
