@@ -11,6 +11,10 @@ class PolicyError(NfpoError):
     """A policy file cannot be run: unreadable, missing metadata, or it does not fit the robot."""
 
 
+class ClearanceError(NfpoError):
+    """A policy may not run on hardware: it was not validated, or something has changed since."""
+
+
 class ObservationError(NfpoError):
     """An observation cannot be built: unknown term, wrong size or non-finite value."""
 

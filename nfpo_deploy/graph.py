@@ -29,6 +29,7 @@ ROS_NODES = (*NODES, "flight_recorder", "operator", "web")
 GUARDS = ("guard", "guard_backup")
 SIMULATOR = "robot_sim"
 NO_POLICY = NOBODY = "none"
+LOOPBACK = "lo"
 MAX_DOMAIN_ID = 232
 AT_ONCE = signal.SIGUSR1
 """Tells a node to end without the slow way down; the same as a second SIGINT."""
@@ -181,6 +182,9 @@ def _node_processes(values: Mapping[str, str], interface: str, domain_id: int, p
         "release_mode": _boolean(values, "release_mode"),
         "release_timeout_s": RELEASE_TIMEOUT_S,
         "restore_mode": _boolean(values, "restore_mode"),
+        "policy": str(policy or NO_POLICY),
+        "simulated": _boolean(values, "sim"),
+        "clearance_override": values["clearance_override"],
     }
     parameters: dict[str, dict[str, Any]] = {
         "safety_watchdog": {"robot": robot},
@@ -322,12 +326,12 @@ def _refuse_simulator_options(values: Mapping[str, str]) -> None:
 def _interface(value: str, sim: bool) -> str:
     known = sorted(path.name for path in Path("/sys/class/net").iterdir()) if Path("/sys/class/net").is_dir() else []
     if sim:
-        if value not in ("", "lo"):
+        if value not in ("", LOOPBACK):
             raise GraphError(
                 f"interface:={value} with sim:=true: a simulated robot must not speak on a network where a real "
                 "one may listen; leave interface out"
             )
-        return "lo"
+        return LOOPBACK
     if not value:
         raise GraphError(
             f"interface is required for a real robot; this computer has {', '.join(known)}. "

@@ -23,6 +23,7 @@ GO2_WALK = (
     Argument("sim", "false", "start a simulated robot on the loopback interface: true or false"),
     Argument("interface", "", "network interface wired to the robot, for example eth0; sim:=true uses lo"),
     Argument("policy", "walk", "ONNX file, or the name of a policy of the robot; 'none' only stands and sits"),
+    Argument("clearance_override", "", "reason for running a policy on hardware that nfpo validate did not clear"),
     Argument("robot", "go2", "robot folder under robots/"),
     Argument("domain_id", "0", "DDS domain of the robot; real robots use 0"),
     Argument("ros_domain_id", "42", "ROS domain; never the robot's, their messages would mix"),

@@ -179,3 +179,7 @@ class BridgeStatus:
     """Reason of the gate's latest trip, kept after it cleared; empty before the first."""
     stopping: bool = False
     """Whether the bridge was asked to end: it sits the robot down if it can, then damps it."""
+    clearance_problem: str = ""
+    """Why the policy may not run on hardware; empty when nothing."""
+    clearance_override: str = ""
+    """The operator's reason for doing without a clearance; empty when he does not."""

@@ -308,6 +308,8 @@ _STATUS_FIELDS = {
     "guard_active": "a guard damps the robot in the bridge's place",
     "foreign_lowcmd": "{value} LowCmds of another program so far",
     "network_problem": "network: {value}",
+    "clearance_problem": "clearance: {value}",
+    "clearance_override": "runs without a clearance: {value}",
     "stopping": "the bridge was asked to end",
 }
 

@@ -15,6 +15,7 @@ from nfpo_msgs.msg import SafetyPermit as SafetyPermitMsg
 from nfpo_msgs.msg import StateEstimate as StateEstimateMsg
 
 from nfpo_deploy.command.velocity import VelocityCommandLimiter
+from nfpo_deploy.contract.clearance import policy_id
 from nfpo_deploy.errors import MessageError, ObservationError, PolicyError
 from nfpo_deploy.graph import resolve_policy
 from nfpo_deploy.policy.onnx_policy import OnnxPolicy
@@ -47,7 +48,7 @@ class PolicyInference(LoopNode):
         self._permits = self.poll(SafetyPermitMsg, topics.PERMIT, command_qos(safety.permit_timeout))
         self._velocities = self.poll(Twist, topics.VELOCITY_COMMAND, SENSOR_QOS)
         self._commands = self.publish_on(JointCommandMsg, topics.JOINT_COMMAND, command_qos(safety.command_timeout))
-        self._message = JointCommandMsg()
+        self._message = JointCommandMsg(policy_id=policy_id(policy.sha256))
         self._estimate_timeout_ns = round(safety.estimate_timeout * NS)
         self._permit_timeout_ns = round(safety.permit_timeout * NS)
         self._forget()

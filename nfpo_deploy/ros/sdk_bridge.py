@@ -20,12 +20,14 @@ from sensor_msgs.msg import Imu, JointState
 
 from nfpo_deploy.errors import MessageError, SafetyError, TransportError
 from nfpo_deploy.factory_mode import FactoryMode
+from nfpo_deploy.graph import LOOPBACK, NO_POLICY, resolve_policy
 from nfpo_deploy.guard.link import BRIDGE_ROLE, GuardRoll, Mailbox
 from nfpo_deploy.ros import conversions, topics
 from nfpo_deploy.ros.loop import NS, RateLoop, Samples
 from nfpo_deploy.ros.main import run_nodes
 from nfpo_deploy.ros.node_base import SENSOR_QOS, LoopNode, command_qos
 from nfpo_deploy.ros.parameters import Declaration, above_zero, integer_between, not_empty
+from nfpo_deploy.safety.clearing import Clearing
 from nfpo_deploy.safety.gate import Gate
 from nfpo_deploy.transport import Transport, open_transport
 from nfpo_deploy.types import BridgeStatus, GatePhase, JointCommand, Mode, MotorCommand, RobotState, SafetyPermit
@@ -53,6 +55,11 @@ class SdkBridge(LoopNode):
         Declaration("status_rate_hz", 50.0, "rate of the bridge status, Hz", above_zero),
         Declaration("state_rate_hz", 250.0, "rate of the robot state, Hz; the gate sees every LowState", above_zero),
         Declaration("standard_rate_hz", 100.0, "rate of /joint_states and /imu/data, Hz", above_zero),
+        Declaration(
+            "policy", "none", "the policy that will run: ONNX file, name of one of the robot, or none", not_empty
+        ),
+        Declaration("simulated", False, "the robot is simulated: its policy needs no clearance"),
+        Declaration("clearance_override", "", "reason for running a policy that is not cleared; empty to insist"),
         Declaration("release_mode", True, "release the robot's built-in controller when activated"),
         Declaration("release_timeout_s", 15.0, "how long to try to release it, or to restore it, s", above_zero),
         Declaration("restore_mode", False, "start the controller that was released again, when the bridge ends"),
@@ -66,6 +73,7 @@ class SdkBridge(LoopNode):
     def setup(self) -> None:
         settings, spec = self.settings, self.spec
         self._gate = Gate(spec, settings["rate_hz"])
+        self._clearing = self._look_at_clearance()
         # The name is the lock: a second bridge for this robot ends here, before it has touched anything.
         self._mailbox = Mailbox(BRIDGE_ROLE, settings["interface"], settings["domain_id"])
         self._roll = GuardRoll(self._mailbox, spec.safety.guard_status_timeout)
@@ -111,6 +119,16 @@ class SdkBridge(LoopNode):
         self._gate = Gate(self.spec, self.settings["rate_hz"])
         self._take_over()
         self._transport.refuse_company(self.settings["listen_s"])
+
+    def _look_at_clearance(self) -> Clearing:
+        settings = self.settings
+        if settings["simulated"] and settings["interface"] != LOOPBACK:
+            raise SafetyError(f"simulated is true on interface {settings['interface']!r}: only {LOOPBACK} has no robot")
+        policy = None if settings["policy"] == NO_POLICY else resolve_policy(settings["policy"], self.spec)
+        clearing = Clearing(self.spec, policy, settings["simulated"], settings["clearance_override"])
+        plain = not (clearing.missing or clearing.override)
+        (self.get_logger().info if plain else self.get_logger().error)(clearing.note)
+        return clearing
 
     def _take_over(self) -> None:
         if not self.settings["release_mode"]:
@@ -202,7 +220,7 @@ class SdkBridge(LoopNode):
     def _gate_step(self, now_ns: int) -> MotorCommand:
         return self._gate.step(
             now_ns, self._state, self._permit, self._permit_ns, self._command, self._command_ns,
-            self._transport.identity_problem or self._foreign_problem(now_ns),
+            self._transport.identity_problem or self._foreign_problem(now_ns) or self._clearing.missing,
         )  # fmt: skip
 
     def _foreign_problem(self, now_ns: int) -> str:
@@ -231,6 +249,8 @@ class SdkBridge(LoopNode):
     def _receive_command(self) -> None:
         message = self._commands.newest()
         if message is not None:
+            if not self._clearing.admits(message.policy_id, time.monotonic_ns()):
+                return
             try:
                 self._command = conversions.joint_command_from(message, self.spec)
                 self._command_ns = time.monotonic_ns()
@@ -320,6 +340,8 @@ class SdkBridge(LoopNode):
             guard_active=any(guard.active for guard in guards),
             foreign_lowcmd=counts.foreign_lowcmd,
             network_problem=self._network_problem,
+            clearance_problem=self._clearing.problem(now_ns),
+            clearance_override=self._clearing.override,
             stopping=self._ending_since_ns > 0,
         )
 

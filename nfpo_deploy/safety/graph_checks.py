@@ -143,6 +143,16 @@ def network(c: Context) -> Reading:
     return Reading(Level.ERROR, problem) if problem else OK
 
 
+def clearance(c: Context) -> Reading:
+    """Whether the policy may run on this robot."""
+    status = c.seen.status
+    if status is None:
+        return NO_STATUS
+    if status.clearance_problem:
+        return Reading(Level.ERROR, status.clearance_problem)
+    return Reading(Level.WARN, f"overridden: {status.clearance_override}") if status.clearance_override else OK
+
+
 # --- estimator and policy ---
 
 

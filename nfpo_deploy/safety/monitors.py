@@ -85,6 +85,7 @@ MONITORS = (
     Monitor("guards", graph.guards, Reaction.STOP_AND_SIT, ACTIVE, _ARM, spotless_for=_TO_ARM),
     Monitor("bridge_ending", graph.bridge_ending, Reaction.STOP_AND_SIT, ACTIVE, _ARM),
     Monitor("network", graph.network, Reaction.STOP_AND_SIT, ACTIVE, _ARM),
+    Monitor("clearance", graph.clearance, Reaction.STOP_AND_SIT, ACTIVE, _ARM),
     Monitor("motor_temperature", robot.motor_temperature, Reaction.STOP_AND_SIT, ACTIVE, _ARM),
     Monitor("battery", robot.battery, Reaction.STOP_AND_SIT, ACTIVE, _ARM),
     Monitor("operator_gone", graph.operator_gone, Reaction.STOP_AND_SIT, _READY),

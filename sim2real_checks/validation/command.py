@@ -23,6 +23,7 @@ from robots.loader import RobotSpec, load_robot
 from sim2real_checks.faults.command import describe_computer
 from sim2real_checks.validation.broken import BREAKAGES
 from sim2real_checks.validation.campaign import run_all
+from sim2real_checks.validation.clearing import clear, unclear
 from sim2real_checks.validation.judge import Outcome, check_limits, judge
 from sim2real_checks.validation.report import HTML, Validated, write_report
 from sim2real_checks.validation.scenario import Scenario, ScenarioError, ScenarioSet, load_set
@@ -36,8 +37,9 @@ class ValidateArgs:
     """Let policies walk through a set of scenarios with the runtime's own modules, and say whether they may go on.
 
     Each run stands the simulated robot up and walks it under the scenario's commands, ground, disturbances, sensor and
-    motor flaws and physics. report.html and report.json lie in the output folder. Exit status: 0 when every policy
-    passed, 1 when one did not.
+    motor flaws and physics. report.html and report.json lie in the output folder. A policy that passed a whole set is
+    cleared for hardware: its clearance is written beside it. Exit status: 0 when every policy passed, 1 when one did
+    not.
 
     Examples:
       nfpo validate
@@ -57,6 +59,8 @@ class ValidateArgs:
     """Show the scenarios; run nothing."""
     teeth: bool = False
     """Break the first policy in every known way instead, and show what refuses each: all must be refused."""
+    clearance: bool = True
+    """Write a clearance beside each policy that passed the whole set."""
     seed: int = 0
     """Of each scenario's first run."""
     workers: int = os.cpu_count() or 1
@@ -99,7 +103,22 @@ def validate(argv: list[str]) -> int:
     write_report(args.out, validated, scenario_set, context)
     _print_verdict(console, validated)
     console.print(f"report: {args.out / HTML}", soft_wrap=True, highlight=False)
+    if args.clearance and not args.only:
+        for one, policy in zip(validated, loaded, strict=True):
+            _clear(console, one, policy, spec, scenario_set, args.seed)
     return int(not all(one.passed for one in validated))
+
+
+def _clear(
+    console: Console, one: Validated, policy: OnnxPolicy, spec: RobotSpec, scenario_set: ScenarioSet, seed: int
+) -> None:  # fmt: skip
+    if one.passed:
+        text = f"cleared for hardware: {clear(policy, spec, scenario_set, one.required, seed)}"
+    else:
+        removed = unclear(policy, scenario_set)
+        text = f"no longer cleared: removed {removed}" if removed else ""
+    if text:
+        console.print(text, style="green" if one.passed else "bold red", soft_wrap=True, highlight=False)
 
 
 def _choose(scenario_set: ScenarioSet, text: str) -> tuple[Scenario, ...]:

@@ -28,8 +28,8 @@ class Validated:
 
     @property
     def passed(self) -> bool:
-        """Every scenario that decides was passed."""
-        return not self.failures
+        """Every scenario that decides was passed, and there was one."""
+        return bool(self.required) and not self.failures
 
     @property
     def failures(self) -> list[Verdict]:
@@ -45,7 +45,7 @@ class Validated:
         """The verdict in a line."""
         extra = [verdict for verdict in self.verdicts if not verdict.scenario.required]
         more = f"; of {len(extra)} that do not decide, {sum(v.passed for v in extra)}" if extra else ""
-        word = "passed" if self.passed else "FAILED"
+        word = "passed" if self.passed else "FAILED" if self.required else "NOTHING DECIDED"
         return f"{word}: {self.required - len(self.failures)} of {self.required} scenarios held{more}"
 
     def summary(self) -> dict[str, tuple[float, float, float]]:

@@ -184,6 +184,7 @@ class ScenarioSet:
     scenarios: tuple[Scenario, ...]
     sha256: str
     """Of the file's bytes: what a clearance is bound to."""
+    path: Path
 
 
 def find_set(name: str) -> Path:
@@ -217,14 +218,14 @@ def load_set(name: str) -> ScenarioSet:
         data = load_yaml(content.decode())
         if not isinstance(data, dict):
             raise ScenarioError(f"expected a mapping at the top, got {type(data).__name__}")
-        return _build_set(data, hashlib.sha256(content).hexdigest())
+        return _build_set(data, hashlib.sha256(content).hexdigest(), path)
     except (ScenarioError, UntrustedError, UnicodeDecodeError) as error:
         raise ScenarioError(f"{path}: {error}") from error
     except OSError as error:
         raise ScenarioError(f"cannot read {path}: {error.strerror or error}") from error
 
 
-def _build_set(data: Mapping[str, Any], sha256: str) -> ScenarioSet:
+def _build_set(data: Mapping[str, Any], sha256: str, path: Path) -> ScenarioSet:
     _check_keys(data, ("version", "name", "robot", "description", "defaults", "scenarios"), "the file")
     if data.get("version") != VERSION:
         raise ScenarioError(f"version {_shown(data.get('version'))} is not supported; this version reads {VERSION}")
@@ -245,7 +246,7 @@ def _build_set(data: Mapping[str, Any], sha256: str) -> ScenarioSet:
     texts = [data.get(key) for key in ("name", "robot")]
     if not all(isinstance(text, str) and text for text in texts):
         raise ScenarioError(f"name and robot must be words, got {_shown(texts[0])} and {_shown(texts[1])}")
-    return ScenarioSet(str(texts[0]), str(texts[1]), str(data.get("description", "")), tuple(scenarios), sha256)
+    return ScenarioSet(str(texts[0]), str(texts[1]), str(data.get("description", "")), tuple(scenarios), sha256, path)
 
 
 def _expand(entry: Any, defaults: Mapping[str, Any], index: int) -> list[Scenario]:

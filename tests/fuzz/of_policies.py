@@ -15,10 +15,11 @@ import onnx
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
+from nfpo_deploy.contract.clearance import check_clearance, clearance_path, read_clearance
 from nfpo_deploy.contract.manifest import parse_metadata
 from nfpo_deploy.contract.onnx_guard import check_graph
 from nfpo_deploy.contract.onnx_shapes import RULES
-from nfpo_deploy.errors import PolicyError
+from nfpo_deploy.errors import ClearanceError, PolicyError
 from nfpo_deploy.policy.onnx_policy import OnnxPolicy
 from nfpo_train.checkpoint import CheckpointError, load_checkpoint
 from nfpo_train.config import load_task
@@ -222,7 +223,35 @@ def run_checkpoint(data: bytes, scratch: Path) -> None:
     load_checkpoint(scratch / "checkpoint_0000001.pt")
 
 
+CLEARANCE = {
+    "format": 1, "policy_sha256": "ab" * 32, "robot": "go2", "robot_sha256": "cd" * 32, "model_sha256": "ef" * 32,
+    "set_name": "go2_quick", "set_sha256": "01" * 32, "set_path": "../sets/go2_quick.yaml", "scenarios": 47, "seed": 0,
+    "date": "2026-11-27T20:00:00Z",
+}  # fmt: skip
+
+
+def generate_clearance(rng: random.Random) -> bytes:
+    """A clearance damaged in its entries or its bytes."""
+    return mutate_bytes(rng, json.dumps(mutate_tree(rng, CLEARANCE)).encode(), (b"[" * 3000,))
+
+
+def run_clearance(data: bytes, scratch: Path) -> None:
+    """A clearance, and what follows from where it says that its scenarios lay."""
+    policy = scratch / "policy.onnx"
+    clearance_path(policy).write_bytes(data)
+    read_clearance(clearance_path(policy))
+    try:
+        check_clearance(policy, SPEC)
+    except ClearanceError as error:
+        if "not cleared" not in str(error):
+            raise
+
+
 PARSERS = (
+    Parser(
+        "clearance", ("nfpo_deploy/contract/clearance.py",), generate_clearance, run_clearance, (ClearanceError,),
+        lambda: [json.dumps(CLEARANCE).encode()],
+    ),
     Parser(
         "policy", ("nfpo_deploy/policy/onnx_policy.py", "nfpo_deploy/contract/onnx_guard.py"), generate_policy,
         run_policy, (PolicyError,), lambda: [SHIPPED.read_bytes(), _tiny().SerializeToString()],

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from robots.loader import load_robot
-from sim2real_checks.robot_sim.recorder import Recorder, load_record, row_dtype
 from sim2real_checks.robot_sim.rawfile import RawFile
+from sim2real_checks.robot_sim.recorder import Recorder, load_record, row_dtype
 
 DOMAIN = 18
 

@@ -56,7 +56,7 @@ def test_only_what_is_required_decides(tmp_path, fell):
     assert one.headline() == (
         f"{'FAILED' if fell else 'passed'}: {0 if fell else 1} of 1 scenarios held; of 1 that do not decide, 0"
     )
-    write_report(tmp_path, [one], ScenarioSet("s", "go2", "d", (SCENARIO, optional), "cd" * 32), {"seed": 0})
+    write_report(tmp_path, [one], ScenarioSet("s", "go2", "d", (SCENARIO, optional), "cd" * 32, tmp_path), {"seed": 0})
     data = json.loads((tmp_path / JSON).read_text())["policies"][0]
     assert data["passed"] is not fell and data["scenarios"][1]["failures"] == ["seed 0: fell after 3.0 s"]
     page = (tmp_path / HTML).read_text()

@@ -25,7 +25,7 @@ REACTIONS = {
     "foreign_lowcmd": "-FFFF", "guard_active": "-FFFF", "obedience": "FFFFF", "height": "--FF-",
     "joint_position": "--FFF", "joint_velocity": "-FFFF", "joint_torque": "-FFFF",
     "command_age": "---F-", "command_values": "---F-", "transition": "-FF-F",
-    "guards": "-SSSS", "bridge_ending": "-SSSS", "network": "-SSSS", "motor_temperature": "-SSSS",
+    "guards": "-SSSS", "bridge_ending": "-SSSS", "network": "-SSSS", "clearance": "-SSSS", "motor_temperature": "-SSSS",
     "battery": "-SSSS", "operator_gone": "--S--",
     "estimate_age": "---s-", "estimate_values": "---s-", "observation": "---s-", "policy_output": "---s-",
     "operator": "---s-", "state_rate": "---s-", "command_rate": "---s-", "bridge_rate": "---s-",
@@ -35,7 +35,7 @@ REACTIONS = {
 }  # fmt: skip
 NEEDED = {
     "arm": "remote_estop state_age state_values gate bridge_age foreign_lowcmd guard_active obedience tilt "
-    "joint_velocity guards bridge_ending network motor_temperature battery",
+    "joint_velocity guards bridge_ending network clearance motor_temperature battery",
 }
 NEEDED["walk"] = NEEDED["arm"] + (
     " joint_position joint_torque command_age command_values estimate_age estimate_values observation policy_output "
@@ -213,6 +213,9 @@ EDGES = {
     "guards": at_once("status", {"guards_alive": 1}, {"guards_alive": 0}),
     "bridge_ending": at_once("status", {}, {"stopping": True}),
     "network": at_once("status", {"network_problem": ""}, {"network_problem": "Cyclone DDS 11 at 10.0.0.7"}),
+    "clearance": at_once(
+        "status", {"clearance_override": "on the crane"}, {"clearance_problem": "there is no policy.clearance.json"}
+    ),
     "motor_temperature": at_once(
         "state", {"temperature": at(4, SAFETY.motor_temperature, 40.0)},
         {"temperature": at(4, SAFETY.motor_temperature + 0.1, 40.0)},
@@ -237,6 +240,7 @@ WORDS = {
     "remote_estop": "emergency stop by remote", "foreign_lowcmd": "LowCmds of another program",
     "guard_active": "a guard damps", "obedience": "disobedient bridge: TRACKING under a permit of",
     "height": "below 0.15 for 0.11 s", "guards": "0 of 2 guards alive", "network": "Cyclone DDS 11 at 10.0.0.7",
+    "clearance": "there is no policy.clearance.json",
     "operator_gone": "no velocity command for", "policy_output": "policy output outside training",
     "bridge_ending": "the bridge is ending",
 }  # fmt: skip
