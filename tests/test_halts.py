@@ -23,8 +23,19 @@ def watch():
 
 
 def note(watch, *spans):
+    """Each (from, to) or (from, to, ns stolen by the host)."""
     for path, span in zip(watch._files, spans, strict=True):
-        path.write_text(json.dumps(span) + "\n")
+        path.write_text(json.dumps([*span, 0][:3]) + "\n")
+
+
+def test_a_core_that_the_host_took_excuses_too(watch):
+    now = time.monotonic_ns()
+    others = [[now, now]] * (len(watch._files) - 1)
+    note(watch, [now, now + 2 * HALT_NS, HALT_NS - 1], *others)
+    watch.raise_if_halted(now, WRONG)
+    note(watch, [now, now + 2 * HALT_NS, HALT_NS], *others)
+    with pytest.raises(ComputerStoodStillError, match="stood still for 30 ms"):
+        watch.raise_if_halted(now, WRONG)
 
 
 @pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="one core: it cannot be told what stopped it")
