@@ -183,7 +183,8 @@ def _node_processes(values: Mapping[str, str], interface: str, domain_id: int, p
         "release_timeout_s": RELEASE_TIMEOUT_S,
         "restore_mode": _boolean(values, "restore_mode"),
         "policy": str(policy or NO_POLICY),
-        "simulated": _boolean(values, "sim"),
+        # No robot is wired to the loopback interface.
+        "simulated": interface == LOOPBACK,
         "clearance_override": values["clearance_override"],
     }
     parameters: dict[str, dict[str, Any]] = {

@@ -13,6 +13,7 @@ from sim2real_checks.robot_sim.motors import HEATING
 from sim2real_checks.validation.scenario import Scenario
 from sim2real_checks.validation.stack import BRIDGE_HZ
 from sim2real_checks.validation.trace import Trace
+from sim2real_checks.validation.training_moments import training_distance
 
 DT = 1.0 / BRIDGE_HZ
 GRAVITY = 9.81
@@ -29,7 +30,7 @@ UNITS = {
     "steady_yaw_error": "rad/s", "rise_time": "s", "recovery_time": "s", "drift": "m", "slip": "m/s", "impact": "N",
     "tilt_rate": "rad/s", "bounce": "m/s", "tilt": "rad", "limit_margin": "rad", "torque_peak": "", "torque_rms": "",
     "speed_peak": "", "power_mean": "W", "power_peak": "W", "heat": "°C", "action_rate": "rad", "chatter": "",
-    "cost_of_transport": "", "out_of_training": "", "limited": "", "estimator_error": "m/s",
+    "cost_of_transport": "", "out_of_training": "", "training_distance": "", "limited": "", "estimator_error": "m/s",
 }  # fmt: skip
 """Unit of each score; those without one are fractions: of the limit, of the time, of the power of a signal."""
 
@@ -187,6 +188,9 @@ def _software(trace: Trace, scenario: Scenario, policy: OnnxPolicy) -> dict[str,
     outside = (trace.observations < low) | (trace.observations > high) if len(trace.observations) else np.zeros((1, 1))
     return {
         "out_of_training": float(outside.mean()),
+        "training_distance": training_distance(
+            policy, trace.observations[round(SETTLE_S * manifest.control_rate_hz) :]
+        ),
         "limited": float((trace.limited[-1] - trace.limited[0]) / len(trace.limited)),
         "estimator_error": float(np.sqrt(np.nanmean(np.square(error)))),
     }

@@ -125,12 +125,14 @@ def client():
 
 
 class RunningGraph:
-    """A supervised graph with its output."""
+    """A supervised graph with its output; `hardware` lets the bridge take the simulated robot for a real one."""
 
-    def __init__(self, **arguments):
+    def __init__(self, hardware=False, **arguments):
         words = {"sim": "true", "domain_id": str(ROBOT_DOMAIN), "ros_domain_id": str(ROS_DOMAIN), **arguments}
         self.lines = []
         graph = build_graph("go2_walk", words)
+        if hardware:
+            graph.process("sdk_bridge").parameters["sdk_bridge"]["simulated"] = False
         self.supervisor = Supervisor(graph, lambda name, line: self.lines.append(f"[{name}] {line}"))
         self.supervisor.start()
         # The supervisor must be watched all the time, as it is by its command.

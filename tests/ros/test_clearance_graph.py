@@ -1,10 +1,7 @@
-"""Hardware, as far as the bridge can tell (`sim:=false`), follows only policies that validation cleared."""
+"""Hardware, as far as the bridge can tell, follows only policies that validation cleared."""
 
 import hashlib
 import shutil
-import signal
-import subprocess
-import sys
 
 import pytest
 from diagnostic_msgs.msg import DiagnosticStatus
@@ -17,15 +14,6 @@ from nfpo_deploy.ros.node_base import command_qos
 from robots.loader import load_robot
 
 SPEC = load_robot("go2")
-
-
-@pytest.fixture
-def robot(robot_domain):
-    words = [sys.executable, "-m", "sim2real_checks.robot_sim", "--domain-id", str(robot_domain)]
-    sim = subprocess.Popen(words, start_new_session=True)
-    yield
-    sim.send_signal(signal.SIGINT)
-    sim.wait(30)
 
 
 @pytest.fixture
@@ -45,8 +33,8 @@ def hear_all(client):
     client.wait(lambda: {"status", "estimate"} <= set(client.newest), 25.0, "the graph")
 
 
-def test_policy_without_clearance_is_not_armed(robot, start_graph, client, policy):
-    graph = start_graph(policy=str(policy), sim="false", interface="lo")
+def test_policy_without_clearance_is_not_armed(start_graph, client, policy):
+    graph = start_graph(policy=str(policy), hardware=True)
     hear_all(client)
     client.wait(lambda: client.newest["status"].guards_alive == 2, what="guards")
     answer = client.trigger("arm")
@@ -55,8 +43,8 @@ def test_policy_without_clearance_is_not_armed(robot, start_graph, client, polic
     assert "clearance_override:=" in graph.output
 
 
-def test_override_is_logged_and_shown(robot, start_graph, client, policy):
-    graph = start_graph(policy=str(policy), sim="false", interface="lo", clearance_override="hangs on a crane")
+def test_override_is_logged_and_shown(start_graph, client, policy):
+    graph = start_graph(policy=str(policy), hardware=True, clearance_override="hangs on a crane")
     client.stand_up()
     assert "clearance OVERRIDDEN: hangs on a crane" in graph.output
     client.wait(lambda: client.diagnosis("clearance"), what="a diagnosis")
@@ -64,9 +52,9 @@ def test_override_is_logged_and_shown(robot, start_graph, client, policy):
     assert row.level == DiagnosticStatus.WARN and "hangs on a crane" in row.message
 
 
-def test_cleared_policy_stands_until_another_one_commands_too(robot, start_graph, client, policy):
+def test_cleared_policy_stands_until_another_one_commands_too(start_graph, client, policy):
     clear(policy)
-    graph = start_graph(policy=str(policy), sim="false", interface="lo")
+    graph = start_graph(policy=str(policy), hardware=True)
     client.stand_up()
     assert "cleared by 1 scenarios of s" in graph.output
     client.wait(lambda: client.set_mode("walk").success, what="WALK")

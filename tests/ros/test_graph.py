@@ -115,6 +115,7 @@ def test_policy_none_leaves_its_node_out():
 def test_config_file_states_the_real_defaults():
     config = yaml.safe_load(CONFIG.read_text())
     by_argument = {"robot", "autostart", "interface", "domain_id", "release_mode", "restore_mode", "policy"}
+    by_argument |= {"simulated", "clearance_override"}
     for node in NODE_TYPES:
         declared = {d.name: d.default for d in node.PARAMETERS if d.name not in by_argument}
         assert config.get(node.NAME, {"ros__parameters": {}})["ros__parameters"] == declared, node.NAME

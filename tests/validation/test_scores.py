@@ -10,6 +10,7 @@ import pytest
 from sim2real_checks.validation.scenario import Command, Disturbance, Scenario
 from sim2real_checks.validation.scores import BRIDGE_HZ, UNITS, score, smooth, steady
 from sim2real_checks.validation.trace import COLUMNS, Trace
+from sim2real_checks.validation.training_moments import training_distance
 
 WALK = Scenario("walk", duration=4.0, commands=(Command(1.0, vx=0.5),))
 
@@ -143,3 +144,17 @@ def test_a_robot_that_never_walked_has_no_other_score(spec, policy):
 def test_moving_average_by_hand():
     values = np.arange(1000.0)[:, None]
     assert smooth(values, 0.04)[500, 0] == pytest.approx(500.0) and smooth(values, 0.04)[0, 0] == pytest.approx(5.0)
+
+
+def test_training_distance_is_counted_in_deviations_of_training(spec, policy):
+    import onnx
+    from onnx import numpy_helper
+
+    constants = {t.name: numpy_helper.to_array(t) for t in onnx.load(str(policy.path)).graph.initializer}
+    mean, deviation = (constants[name].ravel().astype(float) for name in ("normalizer._mean", "onnx::Div_234"))
+    assert training_distance(policy, np.tile(mean, (5, 1))) == pytest.approx(0.0, abs=1e-6)
+    assert training_distance(policy, mean + np.array([[0.5], [1.5]]) * deviation) == pytest.approx(1.0, abs=1e-6)
+    given = mean.copy()
+    given[18:23] += 7.0  # velocity command and gait phase
+    assert training_distance(policy, given[None]) == pytest.approx(0.0, abs=1e-6)
+    assert math.isnan(training_distance(policy, np.zeros((0, len(mean)))))
