@@ -53,7 +53,7 @@ def pytest_runtest_call(item):
 
 
 def told_apart(item):
-    """A failure while the computer itself stood still is told apart from others, and the test run once more."""
+    """A failure while a core of the computer stood still is told apart from others, and the test run once more."""
     if item.get_closest_marker("alone") is None:
         return (yield)
     watch = HaltWatch.of(item.session)

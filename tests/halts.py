@@ -1,4 +1,4 @@
-"""Whether the computer itself stood still while a test ran in real time, as virtual machines do."""
+"""Whether a core of the computer stood still while a test ran in real time, as those of virtual machines do."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ HALT_NS = 15_000_000
 
 
 class ComputerStoodStillError(AssertionError):
-    """A test failed, and for a while no program ran on any core, whatever its priority: the failure says nothing."""
+    """A test failed, and for a while no program ran on one core, whatever its priority: the failure says nothing."""
 
 
 class HaltWatch:
@@ -60,9 +60,9 @@ class HaltWatch:
         """Name what happened, if something did.
 
         Raises:
-            ComputerStoodStillError: the computer stood still since `begin_ns`.
+            ComputerStoodStillError: a core stood still since `begin_ns`.
         """
         halts = self.since(begin_ns)
         if halts:
             longest = max(b - a for a, b in halts) * 1e-6
-            raise ComputerStoodStillError(f"the computer stood still for {longest:.0f} ms: {error}") from error
+            raise ComputerStoodStillError(f"a core stood still for {longest:.0f} ms: {error}") from error

@@ -210,6 +210,7 @@ FAULTS: dict[str, FaultKind] = {
         momentary=True,
     ),
     "lift": FaultKind("body", "somebody holds the base this much higher", {"height": _number(0.01, 2.0, "m", 0.3)}),
+    "lay_down": FaultKind("body", "somebody folds the legs and lays the robot down on the spot", {}, momentary=True),
     "block_joint": FaultKind("body", "the joint cannot move", {"joint": _joint()}, each="joint"),
     "weak_motor": FaultKind(
         "body", "the motor makes this part of its torque", {"joint": _joint(), "factor": _number(0.0, 1.0, "")},

@@ -133,6 +133,8 @@ class FaultBoard:
             self._plant.drop(fault.values["height"])
         elif fault.name == "lift":
             self._plant.lift(fault.values["height"])
+        elif fault.name == "lay_down":
+            self._plant.lay_down()
         elif fault.name == "lowcmd_loss":
             self._inbox.random = np.random.default_rng(fault.values["seed"])
         elif fault.name == "foreign_controller":

@@ -75,6 +75,7 @@ class Plant:
         self._locked: frozenset[int] = frozenset()
         self._hand: np.ndarray | None = None
         self._add_payload(config.payload)
+        self._spec = spec
         self._settle(spec, config, heading)
 
     @property
@@ -146,6 +147,15 @@ class Plant:
         """Put the robot `height` m higher; it falls from there."""
         self.data.qpos[2] += height
 
+    def lay_down(self) -> None:
+        """Fold the legs to the crouch pose and put the robot on the floor where it is, level and at rest."""
+        w, x, y, z = self.data.qpos[3:7]
+        heading = math.atan2(2 * (w * z + x * y), 1 - 2 * (y * y + z * z))
+        self.data.qpos[3:7] = (math.cos(0.5 * heading), 0.0, 0.0, math.sin(0.5 * heading))
+        self.data.qpos[self._qpos] = self._spec.crouch_pose
+        self.data.qvel[:] = 0.0
+        self._put_on_floor(2 * self._spec.base_height)
+
     def lock(self, joints: Iterable[int]) -> None:
         """Block exactly these joints (indices in joint order) where they are; free those blocked before."""
         locked = frozenset(joints)
@@ -201,7 +211,7 @@ class Plant:
     def _put_on_floor(self, height: float) -> None:
         """Lower the base from `height` (m) until the first part touches the ground."""
         while height > 0:
-            self.data.qpos[:3] = (0.0, 0.0, height)
+            self.data.qpos[2] = height
             mujoco.mj_forward(self.model, self.data)
             pairs = self._own[self.data.contact.geom]
             if np.any(pairs[:, 0] != pairs[:, 1]):

@@ -24,9 +24,11 @@ RATE_TOLERANCE = 0.02
 MISSED_PERMIT = 0.5
 """Part of `permit_timeout`: a permit that is so late has been missed several times in a row."""
 FOLLOWS_S = 0.3
-"""A trip so soon after the computer stood still for `HALT_S` is its consequence: no program ran that could have met
-its deadlines."""
+"""A trip so soon after a core stood still for `HALT_S` is its consequence: no program of that core could have met its
+deadlines."""
 HALT_S = 0.015
+EXPLAINED_PER_HOUR = 6.0
+"""A computer whose cores stand still more often proves nothing."""
 FALLEN = 0.5
 """Part of the standing height."""
 
@@ -80,7 +82,7 @@ def trend_of(seconds: Sequence[float], values: Sequence[float]) -> Trend | None:
 
 
 def longest_halt(halts: Sequence[tuple[float, float]], start: float, end: float) -> float:
-    """Longest time, s, that the computer stood still of all halts (from, to; s) that touch a span of time."""
+    """Longest time, s, that a core stood still of all halts (from, to; s) that touch a span of time."""
     return max((b - a for a, b in halts if a < end and b > start), default=0.0)
 
 

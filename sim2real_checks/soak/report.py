@@ -15,6 +15,7 @@ from robots.loader import RobotSpec
 from sim2real_checks.faults import html
 from sim2real_checks.plain_json import without_nan
 from sim2real_checks.soak.judge import (
+    EXPLAINED_PER_HOUR,
     FOLLOWS_S,
     HALT_S,
     count_falls,
@@ -45,7 +46,7 @@ class Soaked:
         stiff = [line for line in log.wire if line["stiffness"] > 0.0 and line["height_min"] is not None]
         self.wire = [line for line in stiff if line["lowcmd_gap_max_ms"] is not None]
         self.halts = [((a - log.start_ns) * 1e-9, (b - log.start_ns) * 1e-9) for a, b in log.halts]
-        """When the computer stood still, s since walking began."""
+        """When a core stood still, s since walking began."""
         follows = [longest_halt(self.halts, trip["t"] - FOLLOWS_S, trip["t"]) for trip in log.trips]
         self.explained = [trip for trip, halt in zip(log.trips, follows, strict=True) if halt >= HALT_S]
 
@@ -54,13 +55,13 @@ class Soaked:
         return [sample[name] for sample in self.log.samples]
 
     def permit_series(self, name: str) -> list[float]:
-        """Ages of permits, s, less what the computer stood still in each sample's time."""
+        """Ages of permits, s, less what a core stood still in each sample's time."""
         starts = [-math.inf, *self.time]
         halts = [longest_halt(self.halts, a - 0.1, b) for a, b in zip(starts, self.time, strict=False)]
         return [value - halt for value, halt in zip(self.series(name), halts, strict=True)]
 
     def wire_gaps(self) -> list[float]:
-        """Longest gap of LowCmds of each second, ms, less what the computer stood still."""
+        """Longest gap of LowCmds of each second, ms, less what a core stood still."""
         starts = [(line["ns"] - self.log.start_ns) * 1e-9 for line in self.wire]
         halts = [longest_halt(self.halts, start - 0.5, start + 1.5) for start in starts]
         return [line["lowcmd_gap_max_ms"] - halt * 1e3 for line, halt in zip(self.wire, halts, strict=True)]
@@ -83,6 +84,12 @@ def find_problems(soaked: Soaked, spec: RobotSpec, minutes: float) -> list[str]:
     log = soaked.log
     problems = [*log.problems]
     problems += [_describe(trip) for trip in log.trips if trip not in soaked.explained]
+    allowed = EXPLAINED_PER_HOUR * max(1.0, minutes / 60.0)
+    if len(soaked.explained) > allowed:
+        problems.append(
+            f"{len(soaked.explained)} trips because a core stood still, more than {allowed:g}: this computer is too small "
+            "for the load"
+        )
     if log.walked < 0.99 * minutes * 60.0:
         problems.append(f"ended after {log.walked / 60:.1f} of {minutes:g} minutes")
     if not log.samples or not soaked.wire:
@@ -108,7 +115,7 @@ def describe_halts(log: SoakLog) -> list[str]:
     longest = max((b - a for a, b in soaked.halts), default=0.0)
     if not soaked.halts:
         return []
-    head = f"the computer stood still {len(soaked.halts)} times, for {longest * 1e3:.0f} ms at most"
+    head = f"cores stood still {len(soaked.halts)} times, for {longest * 1e3:.0f} ms at most"
     return [head, *(f"it follows: {_describe(trip)}" for trip in soaked.explained)]
 
 

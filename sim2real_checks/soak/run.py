@@ -41,9 +41,6 @@ SETTLE_S = 1.0
 PAGE_MIB = os.sysconf("SC_PAGE_SIZE") / 2**20
 TICKS_S = os.sysconf("SC_CLK_TCK")
 WITNESS_FILE = "wire.jsonl"
-HANG_M = 0.45
-HANG_S = 3.0
-"""A robot that lies twisted is hung up until its legs hang down, as an operator would."""
 
 
 @dataclass(frozen=True)
@@ -244,12 +241,12 @@ class Soak:
             self._recover(drive)
         except NfpoError:
             with SimControl(self._control) as robot:
-                robot.request("lift", height=HANG_M)
-                drive.wait(HANG_S)
-                self._recover(drive, lambda: robot.clear())
+                robot.request("lay_down")
+            drive.wait(SETTLE_S)
+            self._recover(drive)
 
-    def _recover(self, drive: Drive, standing: Callable[[], object] = lambda: None) -> None:
-        """From whatever mode to WALK; `standing` is called in between.
+    def _recover(self, drive: Drive) -> None:
+        """From whatever mode to WALK.
 
         Raises:
             NfpoError: no way back to walking.
@@ -267,7 +264,6 @@ class Soak:
             drive.insist(topics.ARM)
             drive.stand_up()
             drive.wait(SETTLE_S)
-        standing()
         drive.wait(SETTLE_S)
         drive.start_walking()
 

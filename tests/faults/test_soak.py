@@ -8,7 +8,7 @@ import math
 import numpy as np
 import pytest
 
-from sim2real_checks.soak.halts import common_spans
+from sim2real_checks.soak.halts import read_spans
 from sim2real_checks.soak.judge import (
     GROWTH_MIB,
     count_falls,
@@ -223,9 +223,8 @@ def test_each_thing_that_goes_wrong_fails_the_soak(spec, tmp_path, spoil, words)
 
 
 def halted(log: SoakLog, at: float, seconds: float) -> None:
-    """Two cores that stood still, one of them for longer."""
-    start = round(at * 1e9)
-    log.halts = common_spans([[(start - 9_000_000, start + round(seconds * 1e9))], [(start, start + 10**9)]])
+    """A core that stood still."""
+    log.halts = [(round(at * 1e9), round((at + seconds) * 1e9))]
 
 
 def test_what_follows_from_a_computer_that_stood_still_is_told_apart(spec, tmp_path):
@@ -238,7 +237,7 @@ def test_what_follows_from_a_computer_that_stood_still_is_told_apart(spec, tmp_p
     assert write_report(tmp_path, log, spec, 60.0, {}) == []
     words = describe_halts(log)
     assert words == [
-        "the computer stood still 1 times, for 60 ms at most", "it follows: unasked FAULT after 12 s: gate: x"
+        "cores stood still 1 times, for 60 ms at most", "it follows: unasked FAULT after 12 s: gate: x"
     ]  # fmt: skip
     assert words[1] in (tmp_path / HTML).read_text() and json.loads((tmp_path / JSON).read_text())["explained"]
 
@@ -258,13 +257,21 @@ def test_a_halt_excuses_no_more_than_itself(spec, tmp_path):
     assert write_report(tmp_path, log, spec, 60.0, {}) == ["no LowCmd for 44 ms (more than 40 ms 1 times)"]
 
 
-def test_the_computer_stands_still_only_while_every_core_does():
-    first, second = (
-        [(0, 50_000_000), (100_000_000, 130_000_000)],
-        [(20_000_000, 40_000_000), (127_000_000, 200_000_000)],
-    )
-    assert common_spans([first, second]) == [(20_000_000, 40_000_000)]
-    assert common_spans([first]) == first and common_spans([]) == [] == common_spans([first, []])
+def test_halts_of_all_cores_count_and_a_cut_off_line_does_not(tmp_path):
+    (tmp_path / "0").write_text("[50, 90]\n[200, 300]\n[400, 4")
+    (tmp_path / "1").write_text("[60, 70]\n")
+    assert read_spans([tmp_path / "0", tmp_path / "1", tmp_path / "2"]) == [(50, 90), (60, 70), (200, 300)]
+
+
+def test_a_computer_that_stands_still_too_often_proves_nothing(spec, tmp_path):
+    log = log_of_an_hour()
+    for at in range(100, 800, 100):
+        log.trips.append({"t": float(at), "mode": "FAULT", "reason": "gate: x", "until": at + 8.0})
+        log.halts.append((round((at - 0.1) * 1e9), round((at - 0.05) * 1e9)))
+    (problem,) = write_report(tmp_path, log, spec, 60.0, {})
+    assert problem.startswith("7 trips because a core stood still, more than 6")
+    log.trips.pop()
+    assert write_report(tmp_path, log, spec, 60.0, {}) == []
 
 
 def test_an_empty_soak_fails(spec, tmp_path):

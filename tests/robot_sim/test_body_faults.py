@@ -174,6 +174,22 @@ def test_drop(session):
     assert z[-1] < 0.2
 
 
+def test_lay_down(session):
+    with session:
+        sideways = SPEC.default_pose.copy()
+        sideways[[2, 8]] = SPEC.position_lower[[2, 8]]
+        session.command(sideways)
+        session.wait(1.0)
+        answer = session.control.request("lay_down")
+        session.wait(0.05)
+    qpos = session.columns["qpos"]
+    first = int(np.argmax(session.during(answer, 0.002)))
+    before, after = qpos[first - 1], qpos[first]
+    assert after[:2] == pytest.approx(before[:2], abs=0.02), "on the spot"
+    assert np.abs(before[4:6]).max() > 0.1 and after[4:6] == pytest.approx([0.0, 0.0], abs=0.02) and after[2] < 0.15
+    assert after[7:] == pytest.approx(SPEC.crouch_pose, abs=0.05)
+
+
 def test_lift(session):
     with session:
         session.command(SPEC.default_pose)
