@@ -10,6 +10,7 @@ from pathlib import Path
 from nfpo_deploy.policy.onnx_policy import OnnxPolicy
 from robots.loader import RobotSpec, load_robot
 from sim2real_checks.validation.broken import BREAKAGES
+from sim2real_checks.validation.film import film_of
 from sim2real_checks.validation.judge import Outcome
 from sim2real_checks.validation.run import run_scenario
 from sim2real_checks.validation.scenario import Scenario
@@ -49,4 +50,5 @@ def _run(path: str, robot: str, scenario: Scenario, seed: int, breakage: str) ->
     began = time.process_time()
     tamper = next((b.tamper for b in BREAKAGES if b.name == breakage), None)
     trace = run_scenario(spec, policy, scenario, seed, tamper)
-    return Outcome(scenario, seed, score(trace, scenario, policy), trace.ended, time.process_time() - began)
+    scores, film = score(trace, scenario, policy), film_of(trace)
+    return Outcome(scenario, seed, scores, trace.ended, time.process_time() - began, film)

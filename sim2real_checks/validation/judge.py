@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
+from sim2real_checks.validation.film import Film
 from sim2real_checks.validation.scenario import Scenario, ScenarioError
 from sim2real_checks.validation.scores import UNITS
 
@@ -26,6 +27,8 @@ class Outcome:
     """Why it ended early; empty when it did not."""
     seconds: float
     """CPU time of the run."""
+    film: Film = field(default_factory=dict, repr=False)
+    """For plots and pictures."""
 
 
 @dataclass(frozen=True)

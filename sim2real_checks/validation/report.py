@@ -11,6 +11,7 @@ from typing import Any
 
 from sim2real_checks.faults import html
 from sim2real_checks.plain_json import without_nan
+from sim2real_checks.validation.evidence import FILMS, write_evidence
 from sim2real_checks.validation.judge import Verdict, interval
 from sim2real_checks.validation.scenario import ScenarioSet
 from sim2real_checks.validation.scores import UNITS
@@ -60,7 +61,7 @@ def write_report(
     """Write both files."""
     folder.mkdir(parents=True, exist_ok=True)
     html.write_text(folder / JSON, json.dumps(without_nan(to_json(validated, scenario_set, context)), indent=1) + "\n")
-    html.write_text(folder / HTML, _page(validated, scenario_set, context))
+    html.write_text(folder / HTML, _page(folder, validated, scenario_set, context))
 
 
 def to_json(
@@ -90,20 +91,37 @@ def _scenario_json(verdict: Verdict) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _page(validated: Sequence[Validated], scenario_set: ScenarioSet, context: Mapping[str, Any]) -> str:
+def _page(
+    folder: Path, validated: Sequence[Validated], scenario_set: ScenarioSet, context: Mapping[str, Any]
+) -> str:  # fmt: skip
     parts = [
         html.paragraph(f"Set {scenario_set.name}: {scenario_set.description}"),
         html.paragraph(", ".join(f"{key} {value}" for key, value in context.items()), "note"),
     ]
     for one in validated:
         parts.append(html.paragraph(f"{one.policy}: {one.headline()}", "good" if one.passed else "bad"))
-    for one in validated:
-        if one.failures:
-            lines = [f"{v.scenario.name}: {'; '.join(v.failures)}" for v in one.failures]
-            parts += [html.heading(f"Failures of {one.policy}"), html.bullets(lines)]
+    for i, one in enumerate(validated):
+        parts += _failures(folder / FILMS / str(i), scenario_set.robot, one)
     parts += [html.heading("Scores over all runs that decide"), _score_table(validated)]
     parts += [html.heading("Scenarios"), _scenario_table(validated)]
     return html.page(f"Validation: {', '.join(one.policy for one in validated)}", parts)
+
+
+def _failures(folder: Path, robot: str, one: Validated) -> list[str]:
+    """What failed and decides, then what failed and does not, each with plots and pictures as far as they go."""
+    extra = [v for v in one.verdicts if not v.scenario.required and not v.passed]
+    failed = [*one.failures, *extra]
+    if not failed:
+        return []
+    shown, problem = write_evidence(folder, robot, failed)
+    count = min(len(one.failures), len(shown))
+    parts = [html.paragraph(problem, "note")] if problem else []
+    if count:
+        parts += [html.heading(f"Failures of {one.policy}"), *shown[:count]]
+    if extra:
+        parts += [html.heading(f"Not held by {one.policy}, not deciding"), *shown[count:]]
+    rest = failed[len(shown) :]
+    return [*parts, html.bullets(f"{v.scenario.name}: {'; '.join(v.failures)}" for v in rest)]
 
 
 def _score_table(validated: Sequence[Validated]) -> str:

@@ -27,6 +27,7 @@ from nfpo_deploy.web.shapes import read_bodies
 from robots.loader import ROBOTS_DIR
 from robots.untrusted import UntrustedError, load_npz
 from sim2real_checks.robot_sim.recorder import load_record, row_dtype
+from sim2real_checks.validation.pictures import read_film, strip_times
 from sim2real_checks.walk.pictures import read_report, strip_moments
 from tests.fuzz.mutations import mutate_bytes, mutate_tree
 from tests.fuzz.parser import Parser
@@ -243,6 +244,28 @@ def run_report(data: bytes, scratch: Path) -> None:
         strip_moments(report, columns, 5)
 
 
+@lru_cache
+def _film() -> bytes:
+    about = {"robot": "go2", "scenario": {"name": "x"}, "seed": 0, "ended": ""}
+    stream = io.BytesIO()
+    np.savez_compressed(
+        stream, about=np.array(json.dumps(about)), time=np.arange(5.0), pose=np.zeros((5, 7)), q=np.zeros((5, 12))
+    )
+    return stream.getvalue()
+
+
+def generate_film(rng: random.Random) -> bytes:
+    """A film of a failed run, damaged."""
+    return mutate_bytes(rng, _film())
+
+
+def run_film(data: bytes, scratch: Path) -> None:
+    """A film, and the moments of its pictures."""
+    (scratch / "film.npz").write_bytes(data)
+    film, about = read_film(scratch / "film.npz")
+    strip_times(film["time"], bool(about["ended"]))
+
+
 def run_results(data: bytes, scratch: Path) -> None:
     """Results of an interrupted fault campaign."""
     from sim2real_checks.faults.campaign import RESULTS, Campaign
@@ -265,6 +288,10 @@ def _session() -> bytes:
 
 
 PARSERS = (
+    Parser(
+        "film", ("sim2real_checks/validation/pictures.py",), generate_film, run_film, (UntrustedError,),
+        lambda: [_film()],
+    ),
     Parser("npz", ("robots/untrusted.py",), generate_npz, run_npz, (UntrustedError,), lambda: [_npz()]),
     Parser(
         "simulator record", ("sim2real_checks/robot_sim/recorder.py",), generate_npz, run_record, (ValueError,),
