@@ -87,8 +87,8 @@ def find_problems(soaked: Soaked, spec: RobotSpec, minutes: float) -> list[str]:
     allowed = EXPLAINED_PER_HOUR * max(1.0, minutes / 60.0)
     if len(soaked.explained) > allowed:
         problems.append(
-            f"{len(soaked.explained)} trips because a core stood still, more than {allowed:g}: this computer is too small "
-            "for the load"
+            f"{len(soaked.explained)} trips because a core stood still, more than {allowed:g}: this computer is "
+            "too small for the load"
         )
     if log.walked < 0.99 * minutes * 60.0:
         problems.append(f"ended after {log.walked / 60:.1f} of {minutes:g} minutes")
