@@ -24,7 +24,7 @@ from sim2real_checks.faults.command import describe_computer
 from sim2real_checks.validation.broken import BREAKAGES
 from sim2real_checks.validation.campaign import run_all
 from sim2real_checks.validation.clearing import clear, unclear
-from sim2real_checks.validation.judge import Outcome, check_limits, judge
+from sim2real_checks.validation.judge import Outcome, Verdict, check_limits, judge
 from sim2real_checks.validation.report import HTML, Validated, write_report
 from sim2real_checks.validation.scenario import Scenario, ScenarioError, ScenarioSet, load_set
 from sim2real_checks.validation.teeth import bite
@@ -46,6 +46,7 @@ class ValidateArgs:
       nfpo validate robots/go2/policies/walk/policy.onnx --set go2_quick
       nfpo validate a.onnx b.onnx --only push
       nfpo validate a.onnx --set my_scenarios.yaml --list
+      nfpo validate a.onnx --graph
       nfpo validate a.onnx --teeth
     """
 
@@ -55,6 +56,8 @@ class ValidateArgs:
     """Scenario set of ours, or a file."""
     only: str = ""
     """Scenarios whose group and name contain this text."""
+    graph: bool = False
+    """Let a few scenarios run through the ROS 2 graph and DDS, too, in real time; needs ROS 2."""
     list: bool = False
     """Show the scenarios; run nothing."""
     teeth: bool = False
@@ -97,7 +100,8 @@ def validate(argv: list[str]) -> int:
     for name, policy in zip(_short_names(args.policies), loaded, strict=True):
         outcomes = _run(console, policy, name, scenario_set.robot, chosen, args)
         verdicts = [judge(s, [o for o in outcomes if o.scenario.name == s.name]) for s in chosen]
-        validated.append(Validated(name, policy.sha256, tuple(verdicts)))
+        graph = _through_graph(console, policy, spec, chosen, args) if args.graph else ()
+        validated.append(Validated(name, policy.sha256, tuple(verdicts), graph))
     context = {"scenarios": len(chosen), "seed": args.seed, **describe_computer()}
     context["minutes"] = round((time.monotonic() - began) / 60.0, 2)
     write_report(args.out, validated, scenario_set, context)
@@ -119,6 +123,23 @@ def _clear(
         text = f"no longer cleared: removed {removed}" if removed else ""
     if text:
         console.print(text, style="green" if one.passed else "bold red", soft_wrap=True, highlight=False)
+
+
+def _through_graph(
+    console: Console, policy: OnnxPolicy, spec: RobotSpec, chosen: tuple[Scenario, ...], args: ValidateArgs
+) -> tuple[Verdict, ...]:  # fmt: skip
+    try:
+        from sim2real_checks.validation.through_graph import choose, walk_through_graph
+        from sim2real_checks.walk.drive import StopRequestedError
+    except ImportError as error:
+        raise NfpoError(f"--graph needs ROS 2 and the messages of ros2_ws ({error}): make setup") from error
+    fitting = choose(chosen)
+    if not fitting:
+        raise ScenarioError("--graph: none of these scenarios can run on the simulated robot of the graph")
+    try:
+        return tuple(walk_through_graph(policy, spec, fitting, args.out / "graph", console))
+    except StopRequestedError:
+        raise NfpoError("stopped while the robot walked through the graph: there is no verdict") from None
 
 
 def _choose(scenario_set: ScenarioSet, text: str) -> tuple[Scenario, ...]:
@@ -193,8 +214,9 @@ def _listing(chosen: Sequence[Scenario]) -> Table:
 
 def _print_verdict(console: Console, validated: Sequence[Validated]) -> None:
     for one in validated:
-        for verdict in one.failures:
-            text = f"{verdict.scenario.name}: {'; '.join(verdict.failures)}"
+        through = [verdict for verdict in one.graph if not verdict.passed]
+        for where, verdict in [("", v) for v in one.failures] + [("through the graph, ", v) for v in through]:
+            text = f"{where}{verdict.scenario.name}: {'; '.join(verdict.failures)}"
             console.print(text, style="red", markup=False, highlight=False, soft_wrap=True)
         style = "green" if one.passed else "bold red"
         console.print(f"{one.policy} {one.headline()}", style=style, markup=False, highlight=False, soft_wrap=True)

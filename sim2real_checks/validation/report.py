@@ -17,6 +17,9 @@ from sim2real_checks.validation.scenario import ScenarioSet
 from sim2real_checks.validation.scores import UNITS
 
 HTML, JSON = "report.html", "report.json"
+BESIDE = ("steady_planar_error", "steady_yaw_error", "rise_time", "tilt", "slip", "torque_peak", "torque_rms",
+          "power_mean", "action_rate", "estimator_error")  # fmt: skip
+"""Scores that are shown for runs in process and through the graph."""
 
 
 @dataclass(frozen=True)
@@ -26,11 +29,13 @@ class Validated:
     policy: str
     sha256: str
     verdicts: tuple[Verdict, ...]
+    graph: tuple[Verdict, ...] = ()
+    """Of scenarios that were walked through the ROS 2 graph, too."""
 
     @property
     def passed(self) -> bool:
-        """Every scenario that decides was passed, and there was one."""
-        return bool(self.required) and not self.failures
+        """Every scenario that decides was passed, through the graph too, and there was one."""
+        return bool(self.required) and not self.failures and all(verdict.passed for verdict in self.graph)
 
     @property
     def failures(self) -> list[Verdict]:
@@ -47,7 +52,11 @@ class Validated:
         extra = [verdict for verdict in self.verdicts if not verdict.scenario.required]
         more = f"; of {len(extra)} that do not decide, {sum(v.passed for v in extra)}" if extra else ""
         word = "passed" if self.passed else "FAILED" if self.required else "NOTHING DECIDED"
-        return f"{word}: {self.required - len(self.failures)} of {self.required} scenarios held{more}"
+        held = f"{self.required - len(self.failures)} of {self.required} scenarios held"
+        graph = (
+            f"; through the ROS 2 graph {sum(v.passed for v in self.graph)} of {len(self.graph)}" if self.graph else ""
+        )
+        return f"{word}: {held}{more}{graph}"
 
     def summary(self) -> dict[str, tuple[float, float, float]]:
         """Mean and 95 % interval of each score over all runs that decide."""
@@ -75,6 +84,7 @@ def to_json(
                 "policy": one.policy, "sha256": one.sha256, "passed": one.passed, "verdict": one.headline(),
                 "scores": {name: list(values) for name, values in one.summary().items()},
                 "scenarios": [_scenario_json(verdict) for verdict in one.verdicts],
+                "through_graph": [_scenario_json(verdict) for verdict in one.graph],
             }
             for one in validated
         ],
@@ -102,6 +112,9 @@ def _page(
         parts.append(html.paragraph(f"{one.policy}: {one.headline()}", "good" if one.passed else "bad"))
     for i, one in enumerate(validated):
         parts += _failures(folder / FILMS / str(i), scenario_set.robot, one)
+    for one in validated:
+        if one.graph:
+            parts += [html.heading(f"{one.policy}: in process → through the ROS 2 graph"), _graph_table(one)]
     parts += [html.heading("Scores over all runs that decide"), _score_table(validated)]
     parts += [html.heading("Scenarios"), _scenario_table(validated)]
     return html.page(f"Validation: {', '.join(one.policy for one in validated)}", parts)
@@ -129,6 +142,17 @@ def _score_table(validated: Sequence[Validated]) -> str:
     summaries = [one.summary() for one in validated]
     rows = [(name, UNITS[name], *(_with_interval(s[name]) for s in summaries)) for name in UNITS]
     return html.table(head, rows)
+
+
+def _graph_table(one: Validated) -> str:
+    """Scores of the same scenario beside each other."""
+    inside = {verdict.scenario.name: verdict for verdict in one.verdicts}
+    rows = []
+    for verdict in one.graph:
+        both = (inside[verdict.scenario.name].outcomes[0].scores, verdict.outcomes[0].scores)
+        cells = [f"{both[0][name]:.3g} → {both[1][name]:.3g}" for name in BESIDE]
+        rows.append((verdict.scenario.name, *cells, "; ".join(verdict.failures) or "passed"))
+    return html.table(("scenario", *BESIDE, "through the graph"), rows, [not verdict.passed for verdict in one.graph])
 
 
 def _with_interval(values: tuple[float, float, float]) -> str:
