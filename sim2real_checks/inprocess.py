@@ -5,7 +5,9 @@ For checks that need many seconds of simulation quickly and repeatably: estimato
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
@@ -40,6 +42,33 @@ class SensorErrors:
         return SensorErrors(SensorNoise.none(), (0.0, 0.0, 0.0), (0.0, 0.0, 0.0), 0.0)
 
 
+class Body(Protocol):
+    """What carries motors and sensors. Methods, frames and units are those of `Plant`."""
+
+    @property
+    def time(self) -> float: ...
+
+    @property
+    def q(self) -> np.ndarray: ...
+
+    @property
+    def dq(self) -> np.ndarray: ...
+
+    def imu(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]: ...
+
+    def foot_force(self) -> np.ndarray: ...
+
+    def truth(self) -> Truth: ...
+
+    def begin(self) -> None: ...
+
+    def finish(self, torque: np.ndarray) -> None: ...
+
+    def push(self, vx: float, vy: float) -> None: ...
+
+    def shove(self, force_w: Sequence[float] | np.ndarray) -> None: ...
+
+
 class InProcessRobot:
     """A robot that answers each motor command with the state 2 ms later.
 
@@ -56,7 +85,7 @@ class InProcessRobot:
         spec: RobotSpec,
         config: SimConfig | None = None,
         errors: SensorErrors | None = None,
-        plant: Plant | None = None,
+        plant: Body | None = None,
         motors: MotorBank | None = None,
     ) -> None:
         self.spec = spec
@@ -65,7 +94,7 @@ class InProcessRobot:
         self._random = np.random.default_rng(config.seed)
         self._substeps = round(STATE_PERIOD / config.timestep)
         self._motors = motors or MotorBank(spec, config.motor_strength)
-        self.plant = plant or Plant(spec, config)
+        self.plant: Body = plant or Plant(spec, config)
         self.plant.begin()
         self._accel = self.plant.imu()[2]
 

@@ -32,7 +32,7 @@ ROS = {
 }
 WEB = {"viser", "trimesh", "aiohttp"}
 LAUNCH = {"launch", "launch_ros", "osrf_pycommon"}
-SIMULATION = {"mujoco", "matplotlib", "PIL", "imageio_ffmpeg"}
+SIMULATION = {"mujoco", "matplotlib", "PIL", "imageio_ffmpeg", "scipy"}
 TRAINING = {"torch", "rsl_rl", "tensordict", "onnx", "tensorboard"}
 
 # The longest matching prefix of a file's path decides.
@@ -51,6 +51,7 @@ ALLOWED = {
     | DDS
     | ROS
     | {"onnx", "sim2real_checks", "nfpo_deploy", "robots"},
+    "sim2real_checks/validation/bullet.py": {"numpy", "mujoco", "pybullet", "sim2real_checks", "robots"},
 }
 # The folders of nfpo_deploy that hold the pure stages: no command line, no launching, no middleware.
 PURE = ("command", "contract", "observation", "operator", "policy", "safety", "state")

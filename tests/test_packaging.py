@@ -43,7 +43,7 @@ EXTRAS = {
     "nfpo_deploy": ("", "ros", "web"),
     "nfpo_train": ("", "train"),
     "robots": ("", "sim"),
-    "sim2real_checks": ("", "sim", "ros"),
+    "sim2real_checks": ("", "sim", "ros", "bullet"),
 }
 
 

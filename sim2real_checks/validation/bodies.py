@@ -1,10 +1,12 @@
-"""The robot of a scenario: a MuJoCo body on the scenario's ground, with the flaws of its motors and sensors."""
+"""The robot of a scenario: a body on the scenario's ground, with the flaws of its motors and sensors."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
 from collections import deque
+from collections.abc import Callable
+from typing import Protocol
 
 import mujoco
 import numpy as np
@@ -12,11 +14,12 @@ import numpy as np
 from nfpo_deploy.types import MotorCommand, RobotState
 from robots.loader import RobotSpec
 from robots.mjcf import build_spec
-from sim2real_checks.inprocess import InProcessRobot, SensorErrors
+from sim2real_checks.inprocess import Body, InProcessRobot, SensorErrors
 from sim2real_checks.robot_sim.config import LOW_STATE_HZ, SensorNoise, SimConfig
 from sim2real_checks.robot_sim.motors import MotorBank
 from sim2real_checks.robot_sim.plant import Plant
-from sim2real_checks.validation.scenario import Actuation, Disturbance, Scenario, ScenarioError
+from sim2real_checks.validation.bullet import BulletBody
+from sim2real_checks.validation.scenario import Actuation, Disturbance, Scenario, ScenarioError, check_engine
 from sim2real_checks.validation.terrain import add_terrain
 
 CORNER_SPEED = 0.6
@@ -58,6 +61,32 @@ class FlawedMotors(MotorBank):
         return torque
 
 
+class ScenarioBody(Body, Protocol):
+    """What a scenario needs of an engine beyond a body in general; frames and units as in `Plant`."""
+
+    def foot_positions_w(self) -> np.ndarray: ...
+
+    def foot_friction(self, coefficient: float) -> None: ...
+
+
+class MujocoBody(Plant):
+    """The body in MuJoCo."""
+
+    def __init__(self, spec: RobotSpec, config: SimConfig, model: mujoco.MjModel, heading: float = 0.0) -> None:
+        super().__init__(spec, config, model, heading)
+        self._feet = np.array([model.geom(foot.name).id for foot in spec.feet])
+
+    def foot_friction(self, coefficient: float) -> None:
+        """Let the feet slide with this coefficient on anything."""
+        self.model.geom_friction[self._feet, 0] = coefficient
+
+
+ENGINES: dict[str, Callable[[RobotSpec, SimConfig, mujoco.MjModel, float], ScenarioBody]] = {
+    "mujoco": MujocoBody, "bullet": BulletBody
+}  # fmt: skip
+"""A body at rest on the ground, from robot, first pose, world and first yaw in rad."""
+
+
 class ScenarioRobot:
     """A robot in its scenario: give it a motor command every 2 ms, take the LowState that comes of it, if one comes."""
 
@@ -65,8 +94,9 @@ class ScenarioRobot:
         """Build world and robot, which then rests on the ground.
 
         Raises:
-            ScenarioError: a joint that the robot does not have.
+            ScenarioError: a joint that the robot does not have, or something that the engine cannot do.
         """
+        check_engine(scenario)
         self.spec, self.scenario = spec, scenario
         self._random = np.random.default_rng([seed, 1])
         self.motors = FlawedMotors(spec, scenario.actuation)
@@ -74,7 +104,7 @@ class ScenarioRobot:
             robot=spec.name, timestep=scenario.physics.timestep, initial_pose=scenario.start.pose, seed=seed
         )  # fmt: skip
         model = _world(spec, scenario, seed)
-        self.plant = Plant(spec, config, model, math.radians(scenario.start.yaw))
+        self.plant = ENGINES[scenario.physics.engine](spec, config, model, math.radians(scenario.start.yaw))
         self._sensors = InProcessRobot(spec, config, _errors(scenario, self._random), self.plant, self.motors)
         self._encoder_bias = scenario.sensing.bias * self._random.normal(0.0, ENCODER_BIAS, spec.num_joints)
         self._commands: deque[MotorCommand] = deque()
@@ -82,7 +112,6 @@ class ScenarioRobot:
         self._command_delay = round(scenario.actuation.delay * LOW_STATE_HZ)
         self._state_delay = round(scenario.sensing.delay * LOW_STATE_HZ)
         self._disturbances = [_checked(disturbance, spec) for disturbance in scenario.disturbances]
-        self._feet = np.array([self.plant.model.geom(foot.name).id for foot in spec.feet])
 
     def advance(self, command: MotorCommand) -> RobotState | None:
         """2 ms of physics under the command that has arrived by now; None when the state is late or lost."""
@@ -112,7 +141,7 @@ class ScenarioRobot:
             elif disturbance.kind == "friction" and lasts:
                 friction = disturbance.friction
         self.plant.shove(force)
-        self.plant.model.geom_friction[self._feet, 0] = friction
+        self.plant.foot_friction(friction)
 
     def _direction(self, disturbance: Disturbance) -> np.ndarray:
         w, x, y, z = self.plant.truth().quat_wxyz

@@ -22,6 +22,7 @@ from nfpo_deploy.policy.onnx_policy import OnnxPolicy
 from robots.loader import RobotSpec, load_robot
 from sim2real_checks.faults.command import describe_computer
 from sim2real_checks.validation.broken import BREAKAGES
+from sim2real_checks.validation.bullet import load_pybullet
 from sim2real_checks.validation.campaign import run_all
 from sim2real_checks.validation.clearing import clear, unclear
 from sim2real_checks.validation.judge import Outcome, Verdict, check_limits, judge
@@ -91,6 +92,8 @@ def validate(argv: list[str]) -> int:
     if args.list:
         console.print(_listing(chosen))
         return 0
+    if any(scenario.physics.engine == "bullet" for scenario in chosen):
+        load_pybullet()
     spec = load_robot(scenario_set.robot)
     loaded = [OnnxPolicy.load(resolve_policy(name, spec), spec) for name in args.policies]
     if args.teeth:

@@ -27,6 +27,11 @@ MAX_SHOWN = 200
 TERRAINS = ("flat", "slope", "stairs", "rough", "seesaw")
 DISTURBANCES = ("push", "shove", "payload", "weak_motor", "friction")
 POSES = ("default", "crouch")
+ENGINES = ("mujoco", "bullet")
+BULLET_TERRAINS = ("flat", "slope")
+BULLET_DISTURBANCES = ("push", "shove", "payload", "weak_motor", "friction")
+MUJOCO_PHYSICS = ("cone", "integrator", "solver", "iterations")
+"""Entries of physics that only MuJoCo has."""
 
 
 class ScenarioError(NfpoError):
@@ -145,8 +150,9 @@ class Start:
 
 @dataclass(frozen=True)
 class Physics:
-    """The world's laws: integrator, contacts, solver."""
+    """The world's laws: engine, integrator, contacts, solver. Bullet has but the timestep of what follows."""
 
+    engine: str = one_of(ENGINES, "mujoco")
     timestep: float = limited(0.0002, 0.005, 0.001, "s")
     cone: str = one_of(("elliptic", "pyramidal"), "elliptic")
     integrator: str = one_of(("implicitfast", "implicit", "euler", "rk4"), "implicitfast")
@@ -225,6 +231,28 @@ def load_set(name: str) -> ScenarioSet:
         raise ScenarioError(f"cannot read {path}: {error.strerror or error}") from error
 
 
+def check_engine(scenario: Scenario) -> None:
+    """Raise `ScenarioError` when the scenario asks its engine for what it cannot do; the message says what it can."""
+    if scenario.physics.engine != "bullet":
+        return
+    where, plain = f"scenario {_shown(scenario.name)}: engine bullet", Physics()
+    for name in MUJOCO_PHYSICS:
+        if getattr(scenario.physics, name) != getattr(plain, name):
+            raise ScenarioError(f"{where} has no {name}: leave it out; of physics it takes timestep")
+    if scenario.terrain.kind not in BULLET_TERRAINS:
+        kinds = ", ".join(BULLET_TERRAINS)
+        raise ScenarioError(f"{where} has no terrain {scenario.terrain.kind!r}; it has {kinds}")
+    for disturbance in scenario.disturbances:
+        if disturbance.kind not in BULLET_DISTURBANCES:
+            kinds = ", ".join(BULLET_DISTURBANCES)
+            raise ScenarioError(f"{where} has no disturbance {disturbance.kind!r}; it has {kinds}")
+
+
+def scenario_from(data: Any) -> Scenario:
+    """One scenario from a mapping as it stands in a file; raises `ScenarioError` as `load_set`."""
+    return _build(Scenario, data, "scenario")
+
+
 def _build_set(data: Mapping[str, Any], sha256: str, path: Path) -> ScenarioSet:
     _check_keys(data, ("version", "name", "robot", "description", "defaults", "scenarios"), "the file")
     if data.get("version") != VERSION:
@@ -272,6 +300,7 @@ def _expand(entry: Any, defaults: Mapping[str, Any], index: int) -> list[Scenari
         )
         one["name"] = entry["name"] + suffix
         scenarios.append(_build(Scenario, one, f"scenario {_shown(one['name'])}"))
+        check_engine(scenarios[-1])
     return scenarios
 
 
