@@ -83,6 +83,19 @@ COMMANDS = (
         "nfpo log show latest",
     ),
     Command(
+        "replay",
+        "sim2real_checks.replay.command:replay",
+        "run a recorded flight through the deployed code again and find the first tick that differs",
+        "nfpo replay latest",
+    ),
+    Command(
+        "compare",
+        "sim2real_checks.replay.compare_command:compare",
+        "the gap between a simulated and a real flight, and the parameters that would close it",
+        "nfpo compare sim.npz latest",
+        "sim",
+    ),
+    Command(
         "soak",
         "sim2real_checks.soak.command:soak",
         "walk for an hour with random commands under load and find whatever wears out",

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from mcap_ros2.decoder import DecoderFactory
 
 from nfpo_deploy.errors import TransportError
+from nfpo_deploy.flight_log.decoding import Decoders
 from nfpo_deploy.flight_log.errors import FlightLogError
 from nfpo_deploy.flight_log.reader import LogMessage, LogReader
 from nfpo_deploy.transport.codec import GO_LOW_CMD, GO_LOW_STATE, HG_LOW_CMD, HG_LOW_STATE, MessageCodec
@@ -22,8 +22,6 @@ from nfpo_deploy.types import GatePhase, Mode
 NS = 1_000_000_000
 MAX_MESSAGES = 50_000_000
 MAX_EVENTS = 5_000
-MAX_DECODED = 1 << 16
-"""Longest message that is decoded, bytes: what a few bytes can claim to hold, a decoder may believe."""
 GAP_S = 0.1
 """Silence of a stream that is worth telling."""
 TOGETHER_S = 0.05
@@ -123,7 +121,7 @@ class _Analysis:
         self.timeline = Timeline()
         self._streams: dict[tuple[Any, ...], Stream] = {}
         self._count = 0
-        self._decoders = _Decoders()
+        self._decoders = Decoders()
         self._last: dict[str, Any] = {}
         self._first_trip_ns = 0
         self._gaps: list[tuple[int, float, str]] = []  # start in ns, length in s, stream
@@ -312,30 +310,6 @@ _STATUS_FIELDS = {
     "clearance_override": "runs without a clearance: {value}",
     "stopping": "the bridge was asked to end",
 }
-
-
-class _Decoders:
-    """CDR to messages by the definitions in the file, for the few small types that are decoded."""
-
-    def __init__(self) -> None:
-        self.failures = 0
-        self._factories: dict[bytes, Any] = {}
-
-    def decode(self, message: LogMessage) -> Any | None:
-        schema = message.schema
-        if schema is None or len(message.data) > MAX_DECODED:
-            return None
-        try:
-            key = schema.name.encode() + schema.data
-            if key not in self._factories:
-                self._factories[key] = DecoderFactory().decoder_for(message.channel.message_encoding, schema)
-            decoder = self._factories[key]
-            return decoder(message.data) if decoder is not None else None
-        except (KeyboardInterrupt, SystemExit, MemoryError):
-            raise
-        except Exception:  # definitions and bytes come from a file that anybody may have written
-            self.failures += 1
-            return None
 
 
 def robot_state_tick(data: bytes) -> int:

@@ -21,7 +21,11 @@ SATURATED_PART = 0.5
 
 
 class PolicyRunner:
-    """Keeps what a policy remembers between ticks: history, last action, gait phase."""
+    """Keeps what a policy remembers between ticks: history, last action, gait phase.
+
+    Attributes:
+        steps: ticks since the last reset, those that failed included.
+    """
 
     def __init__(self, policy: OnnxPolicy, spec: RobotSpec) -> None:
         manifest = policy.manifest
@@ -51,6 +55,7 @@ class PolicyRunner:
         self.observation_ok = True
         self.output_ok = True
         self.inference_ms = 0.0
+        self.steps = 0
 
     def step(self, estimate: StateEstimate, command: VelocityCommand, noise: np.ndarray | None = None) -> JointCommand:
         """Observe, infer and map to joint targets.
@@ -65,6 +70,7 @@ class PolicyRunner:
             PolicyError: the network's output is not finite.
         """
         start = time.perf_counter()
+        self.steps += 1
         observation = self._observe(estimate, command)
         action = self.policy(observation, noise)
         self.last_observation = observation

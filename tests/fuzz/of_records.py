@@ -302,8 +302,9 @@ PARSERS = (
         lambda: [_raw(), _raw()[:-7]],
     ),
     Parser(
-        "flight log", ("nfpo_deploy/flight_log/reader.py", "nfpo_deploy/flight_log/timeline.py"), generate_log, run_log,
-        (FlightLogError,), lambda: [_mcap(True, True), _mcap(False, False)],
+        "flight log",
+        tuple(f"nfpo_deploy/flight_log/{name}.py" for name in ("reader", "timeline", "decoding")),
+        generate_log, run_log, (FlightLogError,), lambda: [_mcap(True, True), _mcap(False, False)],
     ),
     Parser(
         "flight log repair", ("nfpo_deploy/flight_log/repair.py",), generate_log, run_repair, (FlightLogError,),

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from tests.fuzz import of_packets, of_policies, of_records, of_robots
+from tests.fuzz import of_flights, of_packets, of_policies, of_records, of_robots
 from tests.fuzz.parser import Parser
 
 PARSERS: dict[str, Parser] = {
-    parser.name: parser for module in (of_robots, of_policies, of_packets, of_records) for parser in module.PARSERS
+    parser.name: parser
+    for module in (of_robots, of_policies, of_packets, of_records, of_flights)
+    for parser in module.PARSERS
 }
 
 EXCUSED: dict[str, str] = {
@@ -19,6 +21,7 @@ EXCUSED: dict[str, str] = {
     "sim2real_checks/faults/saboteur/sitecustomize.py": "is put into processes that are to be broken",
     "sim2real_checks/faults/spoiled.py": "reads a policy that the policy loader has accepted before",
     "sim2real_checks/faults/tap.py": "reads what its own child process wrote",
+    "sim2real_checks/replay/command.py": "hashes policies before the policy loader checks them",
     "sim2real_checks/robot_sim/lowstate_faults.py": "damages samples that it has encoded itself",
     "sim2real_checks/robot_sim/messages.py": "encodes; the bytes are its own",
     "sim2real_checks/soak/halts.py": "reads what its own child process wrote",
