@@ -24,6 +24,7 @@ VERSION = 1
 SETS_DIR = Path(__file__).resolve().parent / "sets"
 MAX_SCENARIOS = 5000
 MAX_SHOWN = 200
+STATE_PERIOD_S = 0.002
 TERRAINS = ("flat", "slope", "stairs", "rough", "seesaw")
 DISTURBANCES = ("push", "shove", "payload", "weak_motor", "friction")
 POSES = ("default", "crouch")
@@ -153,7 +154,8 @@ class Physics:
     """The world's laws: engine, integrator, contacts, solver. Bullet has but the timestep of what follows."""
 
     engine: str = one_of(ENGINES, "mujoco")
-    timestep: float = limited(0.0002, 0.005, 0.001, "s")
+    timestep: float = limited(0.0002, 0.001, 0.001, "s")
+    """A divisor of the 2 ms between two LowStates."""
     cone: str = one_of(("elliptic", "pyramidal"), "elliptic")
     integrator: str = one_of(("implicitfast", "implicit", "euler", "rk4"), "implicitfast")
     solver: str = one_of(("newton", "cg", "pgs"), "newton")
@@ -301,6 +303,10 @@ def _expand(entry: Any, defaults: Mapping[str, Any], index: int) -> list[Scenari
         one["name"] = entry["name"] + suffix
         scenarios.append(_build(Scenario, one, f"scenario {_shown(one['name'])}"))
         check_engine(scenarios[-1])
+        steps = STATE_PERIOD_S / scenarios[-1].physics.timestep
+        if abs(steps - round(steps)) > 1e-6:
+            step = scenarios[-1].physics.timestep
+            raise ScenarioError(f"{where}: physics: timestep: {STATE_PERIOD_S:g} s is no multiple of {step:g} s")
     return scenarios
 
 

@@ -65,6 +65,7 @@ def test_vary_makes_all_combinations(write):
         ({"scenarios": [{"name": "a", "duration": "long"}]}, "'a': duration: expected a finite number, got 'long'"),
         ({"scenarios": [{"name": "a", "duration": 0}]}, "scenario 'a': duration: 0 is not between 0.5 and 600 s"),
         ({"scenarios": [{"name": "a", "duration": float("nan")}]}, "expected a finite number"),
+        ({"scenarios": [{"name": "a", "physics": {"timestep": 0.0003}}]}, "0.002 s is no multiple of 0.0003 s"),
         ({"scenarios": [{"name": "a", "seeds": 1.5}]}, "seeds: expected a whole number, got 1.5"),
         ({"scenarios": [{"name": "a", "required": 1}]}, "required: expected true or false, got 1"),
         ({"scenarios": [{"name": "a", "terrain": {"kind": "ice"}}]}, "terrain: kind: 'ice' is none of flat, slope"),
