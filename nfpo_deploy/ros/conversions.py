@@ -161,6 +161,20 @@ def fill_joint_command(message: JointCommandMsg, command: JointCommand, spec: Ro
         setattr(message, field, _floats(getattr(command, field)))
 
 
+def fill_policy_input(message: JointCommandMsg, step: int, velocity: VelocityCommand, observation: np.ndarray) -> None:
+    """Write what a joint command comes from, beside the state: with it, a log can be replayed exactly.
+
+    Args:
+        message: to be published.
+        step: ticks since the policy forgot its past, this one included.
+        velocity: that the policy was given.
+        observation: (D,) float32.
+    """
+    message.step = step & 0xFFFFFFFF
+    message.velocity = velocity.as_array()
+    message.observation = array("f", observation.tobytes())
+
+
 def joint_command_from(message: JointCommandMsg, spec: RobotSpec) -> JointCommand:
     """Decode a joint command; raises `MessageError` as `robot_state_from`."""
     check_joint_order(message, spec, "JointCommand")

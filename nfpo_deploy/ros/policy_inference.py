@@ -92,6 +92,7 @@ class PolicyInference(LoopNode):
             return
         message = self._message
         conversions.fill_joint_command(message, command, self.spec, conversions.stamp_of(self.stamp_ns()))
+        conversions.fill_policy_input(message, self._runner.steps, velocity, self._runner.last_observation)
         message.inference_ms = self._runner.inference_ms
         message.observation_ok = self._runner.observation_ok
         message.output_ok = self._runner.output_ok

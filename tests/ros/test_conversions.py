@@ -21,6 +21,7 @@ from nfpo_deploy.types import (
     RobotState,
     SafetyPermit,
     StateEstimate,
+    VelocityCommand,
 )
 from robots.loader import load_robot
 
@@ -94,6 +95,15 @@ def test_reused_message_does_not_change_what_was_read():
     read = c.robot_state_from(message, SPEC)
     c.fill_robot_state(message, robot_state(), SPEC, STAMP)
     np.testing.assert_array_equal(read.q, first.q)
+
+
+def test_what_a_command_comes_from_survives_the_wire():
+    message = JointCommandMsg()
+    observation = RNG.normal(size=47).astype(np.float32)
+    c.fill_policy_input(message, 2**32 + 5, VelocityCommand(0.1, -0.2, 0.3), observation)
+    received = over_the_wire(message)
+    assert received.step == 5 and received.velocity.tolist() == [0.1, -0.2, 0.3]
+    assert np.array_equal(np.array(received.observation, dtype=np.float32), observation)
 
 
 def test_permit_and_status_keep_their_modes():

@@ -54,7 +54,8 @@ def fill(message, rng):
 
 def _elements(kind, rng):
     if "/" not in kind:
-        return array("d", rng.random(3)) if kind == "double" else [str(n) for n in rng.integers(1, 100, 3)]
+        code = {"double": "d", "float": "f"}.get(kind)
+        return array(code, rng.random(3)) if code else [str(n) for n in rng.integers(1, 100, 3)]
     package, _, name = kind.partition("/")
     message_type = getattr(__import__(f"{package}.msg", fromlist=[name]), name)
     return [fill(message_type(), rng) for _ in range(3)]

@@ -70,6 +70,19 @@ def test_actions_are_clipped_before_they_reach_the_joints_and_the_memory(make_ru
     np.testing.assert_allclose(runner.last_observation[-tiny.n :], clipped * 0.25)
 
 
+def test_steps_count_ticks_since_the_policy_forgot_its_past(make_runner, tiny):
+    runner = make_runner()
+    assert runner.steps == 0
+    for _ in range(2):
+        runner.step(tiny.estimate(), WALK)
+    with pytest.raises(ObservationError):
+        runner.step(tiny.estimate(q=np.full(tiny.n, np.nan)), WALK)
+    assert runner.steps == 3
+    runner.reset()
+    runner.step(tiny.estimate(), WALK)
+    assert runner.steps == 1
+
+
 def test_noise_samples_the_policy(make_runner, tiny):
     manifest = tiny.manifest()
     noise = np.random.default_rng(0).standard_normal(tiny.n)
