@@ -11,6 +11,7 @@ import pytest
 from nfpo_deploy.contract.clearance import check_clearance, clearance_path
 from nfpo_deploy.errors import ClearanceError
 from nfpo_deploy.policy.onnx_policy import OnnxPolicy
+from robots.loader import ROBOTS_DIR, load_robot
 from sim2real_checks.validation.clearing import clear, unclear
 from sim2real_checks.validation.command import validate
 from sim2real_checks.validation.scenario import load_set
@@ -86,3 +87,10 @@ def test_folder_that_cannot_be_written(mine, spec, tmp_path):
     (tmp_path / "mine.scenarios.yaml").mkdir()
     with pytest.raises(ClearanceError, match="cannot write the clearance into"):
         clear(mine, spec, scenarios, 1, 0)
+
+
+@pytest.mark.parametrize("path", sorted(ROBOTS_DIR.glob("*/policies/*/policy.onnx")), ids=lambda path: path.parent.name)
+def test_shipped_policies_are_cleared_by_the_full_set(path):
+    clearance = check_clearance(path, load_robot(path.parents[2].name))
+    assert clearance.set_name == f"{path.parents[2].name}_full"
+    assert load_set(clearance.set_name).sha256 == clearance.set_sha256
