@@ -49,6 +49,13 @@ COMMANDS = (
         "ros",
     ),
     Command(
+        "preflight",
+        "sim2real_checks.preflight.command:preflight",
+        "check wire, robot and computer before the first start; it only listens",
+        "nfpo preflight --interface eth0",
+        "ros",
+    ),
+    Command(
         "restore",
         "nfpo_deploy.factory_mode:restore_command",
         "give a robot back to the built-in controller that it had",

@@ -31,7 +31,10 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 TESTS = Path(__file__).parent
-ALONE = ("ros", "security", "walk/test_walk_end_to_end.py", "faults/test_campaign_for_real.py")
+ALONE = (
+    "ros", "security", "walk/test_walk_end_to_end.py", "faults/test_campaign_for_real.py",
+    "preflight/test_against_robot_sim.py", "preflight/test_over_a_cable.py",
+)  # fmt: skip
 
 
 def pytest_collection_modifyitems(items):

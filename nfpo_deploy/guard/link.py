@@ -136,6 +136,18 @@ def is_dismissal(data: bytes) -> bool:
     return data == _DISMISS
 
 
+def is_served(role: str, interface: str, domain_id: int) -> bool:
+    """Whether a process of this computer has that role for that robot; nothing is taken and nothing sent."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(_address(role, interface, domain_id))
+        except ConnectionRefusedError:
+            return False
+        except OSError:  # somebody is there whom we may not reach
+            return True
+    return True
+
+
 def _address(role: str, interface: str, domain_id: int) -> str:
     return f"\0nfpo/{role}/{interface}/{domain_id}"
 

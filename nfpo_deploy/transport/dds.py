@@ -113,9 +113,16 @@ class DdsParticipant:
         opened = self._topic(topic, data_type)
         entity = _guard(f"create a reader of {topic}", DataReader, self._participant, opened, qos)
         self._entities.append(entity)
+        return RawReader(topic, entity, depth, self._known())
+
+    def participants(self) -> list[Publisher]:
+        """Everybody whom discovery knows in this domain, this participant included; not for a fast loop."""
+        return self._known().participants()
+
+    def _known(self) -> PublisherDirectory:
         if self._directory is None:
             self._directory = PublisherDirectory(self._participant)
-        return RawReader(topic, entity, depth, self._directory)
+        return self._directory
 
     def close(self) -> None:
         """Leave the domain; readers and writers made here become unusable."""

@@ -140,7 +140,20 @@ class PublisherDirectory:
         self._library.free(data)
         return content
 
+    def participants(self) -> list[Publisher]:
+        """All participants that discovery knows, this one included, also those that write nothing."""
+        return [
+            Publisher(user_data=b"", guid=UNKNOWN, participant=sample.key.bytes.hex(), **self._texts(sample))
+            for sample in self._discovered()
+        ]
+
     def _participant_texts(self, key: bytes) -> dict[str, str]:
+        for sample in self._discovered():
+            if sample.key.bytes == key:
+                return self._texts(sample)
+        return {}
+
+    def _discovered(self) -> list[Any]:
         from cyclonedds.builtin import BuiltinDataReader, BuiltinTopicDcpsParticipant
         from cyclonedds.core import DDSException
 
@@ -149,12 +162,13 @@ class PublisherDirectory:
                 self._participants = BuiltinDataReader(self._participant, BuiltinTopicDcpsParticipant)
             samples = self._participants.read(_MAX_CACHED)
         except DDSException:
-            return {}
-        for sample in samples:
-            if getattr(getattr(sample, "key", None), "bytes", None) == key:
-                told = {policy.key: policy.value for policy in sample.qos if hasattr(policy, "key")}
-                return {name: _clean(told.get(label, "")) for name, label in _PROPERTIES.items()}
-        return {}
+            return []
+        return [sample for sample in samples if getattr(getattr(sample, "key", None), "bytes", None) is not None]
+
+    @staticmethod
+    def _texts(sample: Any) -> dict[str, str]:
+        told = {policy.key: policy.value for policy in sample.qos if hasattr(policy, "key")}
+        return {name: _clean(told.get(label, "")) for name, label in _PROPERTIES.items()}
 
 
 def _clean(text: str) -> str:

@@ -1,0 +1,1 @@
+"""Checks of a robot, its wire and this computer before the first start; they command nothing."""
