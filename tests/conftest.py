@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from nfpo_deploy.ros.profiles import discovery_environment
 from tests.halts import ComputerStoodStillError, HaltWatch
@@ -29,6 +30,10 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # A shell starts background commands so, and children inherit it: Ctrl-C would reach none of them.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# The same examples each time, so that a change is to blame for what they find; `make test-slow` looks for new ones.
+settings.register_profile("everyday", derandomize=True)
+settings.load_profile("default" if os.environ.get("NFPO_SLOW") else "everyday")
 
 TESTS = Path(__file__).parent
 ALONE = (

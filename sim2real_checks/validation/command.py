@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import os
-import textwrap
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -28,7 +26,7 @@ from sim2real_checks.validation.clearing import clear, unclear
 from sim2real_checks.validation.judge import Outcome, Verdict, check_limits, judge
 from sim2real_checks.validation.report import HTML, Validated, write_report
 from sim2real_checks.validation.scenario import Scenario, ScenarioError, ScenarioSet, load_set
-from sim2real_checks.validation.teeth import bite
+from sim2real_checks.validation.teeth import Bite, bite, write_bites
 
 TEETH = "teeth.json"
 
@@ -182,27 +180,20 @@ def _show_teeth(
     console: Console, policy: OnnxPolicy, spec: RobotSpec, chosen: tuple[Scenario, ...], args: ValidateArgs
 ) -> int:  # fmt: skip
     """Run every breakage; exit status 1 when one was not refused."""
-    bites, deciding = [], tuple(scenario for scenario in chosen if scenario.required)
+    bites: list[Bite] = []
+    deciding = tuple(scenario for scenario in chosen if scenario.required)
+    args.out.mkdir(parents=True, exist_ok=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console) as progress:
         task = progress.add_task("breakages", total=len(BREAKAGES))
         for breakage in BREAKAGES:
             progress.update(task, description=breakage.name)
             bites.append(bite(breakage, policy.path, spec, deciding, args.seed, args.workers))
+            write_bites(args.out / TEETH, policy.sha256, bites)
+            text, style = bites[-1].describe(), "" if bites[-1].refused else "bold red"
+            progress.console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
             progress.advance(task)
-    table = Table("broken how", "refused by", "because")
-    for one in bites:
-        where, style = (one.where, "") if one.refused else ("NOTHING", "bold red")
-        table.add_row(one.breakage.what, where, textwrap.shorten(one.reason, 120), style=style)
-    console.print(table)
     refused = sum(one.refused for one in bites)
-    rows = [
-        {"name": one.breakage.name, "what": one.breakage.what, "refused": one.refused, "where": one.where,
-         "reason": one.reason}
-        for one in bites
-    ]  # fmt: skip
-    args.out.mkdir(parents=True, exist_ok=True)
-    (args.out / TEETH).write_text(json.dumps({"policy": policy.sha256, "bites": rows}, indent=1) + "\n")
     console.print(f"{refused} of {len(bites)} refused: {args.out / TEETH}", soft_wrap=True, highlight=False)
     return int(refused < len(bites))
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
+import textwrap
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +27,21 @@ class Bite:
     where: str
     """Scenario that refused it, or `loading`; empty when nothing did."""
     reason: str
+
+    def describe(self) -> str:
+        """In one line."""
+        if not self.refused:
+            return f"NOT REFUSED: {self.breakage.name}: {self.breakage.what}"
+        return f"{self.breakage.name}, refused by {self.where}: {textwrap.shorten(self.reason, 120)}"
+
+
+def write_bites(path: Path, policy_sha256: str, bites: Sequence[Bite]) -> None:
+    """All bites so far as JSON."""
+    rows = [
+        {"name": b.breakage.name, "what": b.breakage.what, "refused": b.refused, "where": b.where, "reason": b.reason}
+        for b in bites
+    ]
+    path.write_text(json.dumps({"policy": policy_sha256, "bites": rows}, indent=1) + "\n")
 
 
 def bite(

@@ -47,7 +47,7 @@ def test_damaged_inputs_give_a_value_or_a_named_error(name, folders):
     outcomes = set()
 
     @settings(
-        max_examples=EXAMPLES, deadline=None, database=None, derandomize=True,
+        max_examples=EXAMPLES, deadline=None, database=None,
         suppress_health_check=list(HealthCheck), print_blob=True,
     )  # fmt: skip
     @given(st.integers(0, 2**64 - 1))
@@ -60,7 +60,7 @@ def test_damaged_inputs_give_a_value_or_a_named_error(name, folders):
 
 @pytest.mark.parametrize("name", PARSERS)
 def test_raw_bytes_give_a_value_or_a_named_error(name, folders):
-    @settings(max_examples=15, deadline=None, database=None, derandomize=True, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=15, deadline=None, database=None, suppress_health_check=list(HealthCheck))
     @given(st.binary(max_size=300))
     def run(data):
         outcome(name, data, folders[name])
