@@ -211,7 +211,8 @@ class Soak:
                 drive.command = leg.at(now - leg_start)
                 drive.step()
                 if drive.operator.mode is not Mode.WALK:
-                    self._trip(drive, now - start)
+                    # Not `now`: a halt of the computer lies between it and what was seen after it.
+                    self._trip(drive, time.monotonic() - start)
                     self.log.trips[-1]["until"] = time.monotonic() - start
                     leg_start = time.monotonic()
                 if now >= next_sample:
