@@ -55,9 +55,7 @@ class SdkBridge(LoopNode):
         Declaration("status_rate_hz", 50.0, "rate of the bridge status, Hz", above_zero),
         Declaration("state_rate_hz", 250.0, "rate of the robot state, Hz; the gate sees every LowState", above_zero),
         Declaration("standard_rate_hz", 100.0, "rate of /joint_states and /imu/data, Hz", above_zero),
-        Declaration(
-            "policy", "none", "the policy that will run: ONNX file, name of one of the robot, or none", not_empty
-        ),
+        Declaration("policy", NO_POLICY, "what will run: ONNX file, name of a policy of the robot, or none", not_empty),
         Declaration("simulated", False, "the robot is simulated: its policy needs no clearance"),
         Declaration("clearance_override", "", "reason for running a policy that is not cleared; empty to insist"),
         Declaration("release_mode", True, "release the robot's built-in controller when activated"),
