@@ -91,6 +91,21 @@ class Client:
     def trigger(self, name):
         return self.call(Trigger, f"/nfpo/{name}")
 
+    def refused(self, name, *words):
+        """Ask until the refusal names all `words`; each node learns of the others in its own time."""
+
+        def names_them():
+            answer = self.trigger(name)
+            assert not answer.success, f"{name} was granted"
+            last[:] = [answer.message]
+            return all(word in answer.message for word in words)
+
+        last = []
+        try:
+            self.wait(names_them, what=f"a refusal that names {words}")
+        except AssertionError as error:
+            raise AssertionError(f"{error}; last answer {last}") from None
+
     def set_mode(self, mode):
         return self.call(SetMode, "/nfpo/set_mode", mode=mode)
 

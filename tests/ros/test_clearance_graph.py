@@ -37,8 +37,7 @@ def test_policy_without_clearance_is_not_armed(start_graph, client, policy):
     graph = start_graph(policy=str(policy), hardware=True)
     hear_all(client)
     client.wait(lambda: client.newest["status"].guards_alive == 2, what="guards")
-    answer = client.trigger("arm")
-    assert not answer.success and "mine.clearance.json" in answer.message and "nfpo validate" in answer.message
+    client.refused("arm", "mine.clearance.json", "nfpo validate")
     assert not client.set_mode("stand").success
     assert "clearance_override:=" in graph.output
 

@@ -91,8 +91,7 @@ def test_robot_may_not_be_armed_without_its_guards(start_graph, client):
     graph.signal("guard_backup", signal.SIGSTOP)
     client.wait(lambda: client.newest["status"].guards_alive == 1, 3.0, "the loss of a guard")
     client.spin(0.1)  # the watchdog hears it in its next cycle
-    refused = client.trigger("arm")
-    assert not refused.success and "guard" in refused.message
+    client.refused("arm", "guard")
     graph.signal("guard_backup", signal.SIGCONT)
     client.wait(lambda: client.trigger("arm").success, 5.0, "arming with both guards")
 
