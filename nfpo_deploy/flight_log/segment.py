@@ -99,12 +99,17 @@ class Segment:
             self._file.commit()
             self._file.sync()
         finally:
-            self._file.close()
+            self._close()
 
     def abandon(self, end_ns: int) -> None:
         """Close without index: what was written stays readable, and can be repaired."""
         self.end_ns = end_ns
+        self._close()
+
+    def _close(self) -> None:
         self._file.close()
+        # The ring remembers closed segments; their chunks and indices need not stay with them.
+        del self._writer, self._ids, self._schemas
 
     def _register(self, channel: Channel) -> int:
         definition = channel.definition
