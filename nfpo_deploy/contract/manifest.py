@@ -33,6 +33,9 @@ REQUIRED = (
     "nfpo",
 )
 
+COMMAND_PERIODS = 2
+"""Control periods that the robot's command timeout must hold, so that one lost command stops nothing."""
+
 
 @dataclass(frozen=True)
 class PolicyManifest:
@@ -116,6 +119,13 @@ class PolicyManifest:
         if np.any(outside):
             i = int(np.argmax(outside))
             raise PolicyError(f"default_joint_pos of {spec.joint_names[i]} is {pose[i]}, outside its range")
+        timeout, periods = spec.safety.command_timeout, COMMAND_PERIODS / self.control_rate_hz
+        if periods > timeout * (1 + 1e-9):
+            raise PolicyError(
+                f"control_rate_hz is {self.control_rate_hz:g}: {COMMAND_PERIODS} periods are {periods * 1e3:.0f} ms, but "
+                f"the robot stops when a command is older than {timeout * 1e3:g} ms (command_timeout), so a single lost "
+                f"one would stop it; the policy needs at least {COMMAND_PERIODS / timeout:.1f} Hz"
+            )
 
     def joint_order(self, spec: RobotSpec) -> np.ndarray:
         """Indices that bring policy-ordered arrays into the robot's joint order."""

@@ -289,6 +289,17 @@ def test_a_default_pose_outside_the_joint_range_is_refused(manifest):
         replace(manifest, default_pose=pose).check_robot(SPEC)
 
 
+@pytest.mark.parametrize(("rate", "fits"), [(50.0, True), (100 / 3, True), (33.0, False), (25.0, False)])
+def test_a_rate_at_which_one_lost_command_stops_the_robot_is_refused(manifest, rate, fits):
+    assert SPEC.safety.command_timeout == 0.06  # s; two periods of 30 ms
+    slow = replace(manifest, control_rate_hz=rate)
+    if fits:
+        slow.check_robot(SPEC)
+        return
+    with pytest.raises(PolicyError, match=rf"control_rate_hz is {rate:g}: .*older than 60 ms.*at least 33\.3 Hz"):
+        slow.check_robot(SPEC)
+
+
 def test_joint_order_brings_policy_arrays_into_robot_order(manifest):
     rng = np.random.default_rng(0)
     shuffled = tuple(SPEC.joint_names[i] for i in rng.permutation(N))
