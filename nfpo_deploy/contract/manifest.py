@@ -122,9 +122,9 @@ class PolicyManifest:
         timeout, periods = spec.safety.command_timeout, COMMAND_PERIODS / self.control_rate_hz
         if periods > timeout * (1 + 1e-9):
             raise PolicyError(
-                f"control_rate_hz is {self.control_rate_hz:g}: {COMMAND_PERIODS} periods are {periods * 1e3:.0f} ms, but "
-                f"the robot stops when a command is older than {timeout * 1e3:g} ms (command_timeout), so a single lost "
-                f"one would stop it; the policy needs at least {COMMAND_PERIODS / timeout:.1f} Hz"
+                f"control_rate_hz is {self.control_rate_hz:g}: {COMMAND_PERIODS} periods are {periods * 1e3:.0f} ms, "
+                f"but the robot stops when a command is older than {timeout * 1e3:g} ms (command_timeout), so a single "
+                f"lost one would stop it; the policy needs at least {COMMAND_PERIODS / timeout:.1f} Hz"
             )
 
     def joint_order(self, spec: RobotSpec) -> np.ndarray:

@@ -50,10 +50,15 @@ def check_joint_order(message: Any, spec: RobotSpec, what: str) -> None:
     Raises:
         MessageError: another joint order or robot.
     """
-    if message.joint_names_crc != spec.joint_names_crc:
+    check_joint_names_crc(message.joint_names_crc, spec, what)
+
+
+def check_joint_names_crc(crc: int, spec: RobotSpec, what: str) -> None:
+    """As `check_joint_order`, of the number alone."""
+    if crc != spec.joint_names_crc:
         raise MessageError(
-            f"{what}: joint_names_crc is 0x{message.joint_names_crc:08x}, robot {spec.name!r} expects "
-            f"0x{spec.joint_names_crc:08x}; start every node with the same robot"
+            f"{what}: joint_names_crc is 0x{crc:08x}, robot {spec.name!r} expects 0x{spec.joint_names_crc:08x}; "
+            "start every node with the same robot"
         )
 
 

@@ -67,10 +67,11 @@ class PolledGroup(CallbackGroup):
 class PolledSubscription:
     """A subscription that its owner empties, from one thread."""
 
-    def __init__(self, node: Node, message_type: type, topic: str, qos: QoSProfile) -> None:
+    def __init__(self, node: Node, message_type: type, topic: str, qos: QoSProfile, raw: bool = False) -> None:
+        """Subscribe; `raw` for the messages' bytes."""
         self._node = node
         self._subscription = node.create_subscription(
-            message_type, topic, lambda message: None, qos, callback_group=PolledGroup()
+            message_type, topic, lambda message: None, qos, callback_group=PolledGroup(), raw=raw
         )
 
     def take(self) -> Any | None:
@@ -145,9 +146,9 @@ class LoopNode(LifecycleNode):
 
     # Helpers for subclasses.
 
-    def poll(self, message_type: type, topic: str, qos: QoSProfile) -> PolledSubscription:
-        """Subscribe until cleanup."""
-        subscription = PolledSubscription(self, message_type, topic, qos)
+    def poll(self, message_type: type, topic: str, qos: QoSProfile, raw: bool = False) -> PolledSubscription:
+        """Subscribe until cleanup; `raw` for the messages' bytes."""
+        subscription = PolledSubscription(self, message_type, topic, qos, raw)
         self._owned.append(subscription)
         return subscription
 

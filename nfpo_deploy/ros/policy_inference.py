@@ -25,6 +25,7 @@ from nfpo_deploy.ros.loop import NS
 from nfpo_deploy.ros.main import run_nodes
 from nfpo_deploy.ros.node_base import SENSOR_QOS, LoopNode, command_qos
 from nfpo_deploy.ros.parameters import Declaration, not_empty
+from nfpo_deploy.ros.state_wire import StateEstimateWire
 from nfpo_deploy.types import Mode, StateEstimate, VelocityCommand
 
 RUNNING = (Mode.READY, Mode.WALK)
@@ -44,10 +45,11 @@ class PolicyInference(LoopNode):
         self._rate_hz = manifest.control_rate_hz
         self._runner = PolicyRunner(policy, spec)
         self._limiter = VelocityCommandLimiter(manifest.command_ranges, safety.operator_timeout)
-        self._estimates = self.poll(StateEstimateMsg, topics.STATE_ESTIMATE, SENSOR_QOS)
+        self._estimates = self.poll(StateEstimateMsg, topics.STATE_ESTIMATE, SENSOR_QOS, raw=True)
         self._permits = self.poll(SafetyPermitMsg, topics.PERMIT, command_qos(safety.permit_timeout))
         self._velocities = self.poll(Twist, topics.VELOCITY_COMMAND, SENSOR_QOS)
         self._commands = self.publish_on(JointCommandMsg, topics.JOINT_COMMAND, command_qos(safety.command_timeout))
+        self._estimate_wire = StateEstimateWire(spec)
         self._message = JointCommandMsg(policy_id=policy_id(policy.sha256))
         self._estimate_timeout_ns = round(safety.estimate_timeout * NS)
         self._permit_timeout_ns = round(safety.permit_timeout * NS)
@@ -123,10 +125,10 @@ class PolicyInference(LoopNode):
             self._limiter.receive(wanted.vx, wanted.vy, wanted.wz, now_ns)
 
     def _receive_estimate(self) -> None:
-        message = self._estimates.newest()
-        if message is not None:
+        data = self._estimates.newest()
+        if data is not None:
             try:
-                self._estimate = conversions.state_estimate_from(message, self.spec)
+                self._estimate = self._estimate_wire.decode(data)
             except MessageError as error:
                 self._estimate = None
                 self.report_message_error(error)

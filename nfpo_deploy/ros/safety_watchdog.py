@@ -26,6 +26,7 @@ from nfpo_deploy.ros.loop import NS
 from nfpo_deploy.ros.main import run_nodes
 from nfpo_deploy.ros.node_base import SENSOR_QOS, LoopNode, PolledSubscription, command_qos
 from nfpo_deploy.ros.parameters import Declaration, above_zero
+from nfpo_deploy.ros.state_wire import RobotStateWire, StateEstimateWire
 from nfpo_deploy.safety.watchdog import Watchdog
 from nfpo_deploy.types import Mode
 
@@ -49,10 +50,11 @@ class SafetyWatchdog(LoopNode):
         settings, spec = self.settings, self.spec
         rates = [settings[name] for name in ("rate_hz", "control_rate_hz", "bridge_rate_hz")]
         self._watchdog = Watchdog(spec, *rates)
+        self._state_wire, self._estimate_wire = RobotStateWire(spec), StateEstimateWire(spec)
         qos = command_qos(spec.safety.command_timeout)
         self._intake: tuple[tuple[PolledSubscription, Callable[[Any, int], None]], ...] = (
-            (self.poll(RobotStateMsg, topics.ROBOT_STATE, SENSOR_QOS), self._take_state),
-            (self.poll(StateEstimateMsg, topics.STATE_ESTIMATE, SENSOR_QOS), self._take_estimate),
+            (self.poll(RobotStateMsg, topics.ROBOT_STATE, SENSOR_QOS, raw=True), self._take_state),
+            (self.poll(StateEstimateMsg, topics.STATE_ESTIMATE, SENSOR_QOS, raw=True), self._take_estimate),
             (self.poll(BridgeStatusMsg, topics.BRIDGE_STATUS, SENSOR_QOS), self._take_status),
             (self.poll(JointCommandMsg, topics.JOINT_COMMAND, qos), self._take_command),
             (self.poll(Twist, topics.VELOCITY_COMMAND, SENSOR_QOS), self._take_velocity),
@@ -131,11 +133,11 @@ class SafetyWatchdog(LoopNode):
                     # Not observing it lets its stream go stale, which has its own consequences.
                     self.report_message_error(error)
 
-    def _take_state(self, message: RobotStateMsg, now_ns: int) -> None:
-        self._watchdog.observe_state(conversions.robot_state_from(message, self.spec), now_ns)
+    def _take_state(self, data: bytes, now_ns: int) -> None:
+        self._watchdog.observe_state(self._state_wire.decode(data), now_ns)
 
-    def _take_estimate(self, message: StateEstimateMsg, now_ns: int) -> None:
-        self._watchdog.observe_estimate(conversions.state_estimate_from(message, self.spec), now_ns)
+    def _take_estimate(self, data: bytes, now_ns: int) -> None:
+        self._watchdog.observe_estimate(self._estimate_wire.decode(data), now_ns)
 
     def _take_status(self, message: BridgeStatusMsg, now_ns: int) -> None:
         self._watchdog.observe_bridge_status(conversions.bridge_status_from(message), now_ns)

@@ -27,6 +27,7 @@ from nfpo_deploy.ros.loop import NS, RateLoop, Samples
 from nfpo_deploy.ros.main import run_nodes
 from nfpo_deploy.ros.node_base import SENSOR_QOS, LoopNode, command_qos
 from nfpo_deploy.ros.parameters import Declaration, above_zero, integer_between, not_empty
+from nfpo_deploy.ros.state_wire import RobotStateWire
 from nfpo_deploy.safety.clearing import Clearing
 from nfpo_deploy.safety.gate import Gate
 from nfpo_deploy.transport import Transport, open_transport
@@ -86,7 +87,7 @@ class SdkBridge(LoopNode):
         self._imu = self.publish_on(Imu, topics.IMU, SENSOR_QOS)
         self._permits = self.poll(SafetyPermitMsg, topics.PERMIT, command_qos(spec.safety.permit_timeout))
         self._commands = self.poll(JointCommandMsg, topics.JOINT_COMMAND, command_qos(spec.safety.command_timeout))
-        self._state_message, self._status_message = RobotStateMsg(), BridgeStatusMsg()
+        self._state_wire, self._status_message = RobotStateWire(spec), BridgeStatusMsg()
         self._status_every = max(1, round(settings["rate_hz"] / settings["status_rate_hz"]))
         # Half a cycle less than the period: a state that comes early is that period's, too.
         self._state_gap_ns = round(NS / settings["state_rate_hz"] - 0.5 * NS / settings["rate_hz"])
@@ -291,11 +292,11 @@ class SdkBridge(LoopNode):
     # What others see.
 
     def _publish_state(self, state: RobotState, now_ns: int) -> None:
-        stamp = conversions.stamp_of(self.stamp_ns())
-        conversions.fill_robot_state(self._state_message, state, self.spec, stamp)
-        self._states.publish(self._state_message)
+        stamp_ns = self.stamp_ns()
+        self._states.publish(self._state_wire.encode(state, stamp_ns))
         if now_ns >= self._next_standard_ns:
             self._next_standard_ns = now_ns + self._standard_period_ns
+            stamp = conversions.stamp_of(stamp_ns)
             self._joint_states.publish(conversions.joint_state_message(state, self.spec, stamp))
             self._imu.publish(conversions.imu_message(state, stamp))
 

@@ -16,6 +16,7 @@ from nfpo_deploy.ros.loop import NS
 from nfpo_deploy.ros.main import run_nodes
 from nfpo_deploy.ros.node_base import SENSOR_QOS, LoopNode
 from nfpo_deploy.ros.parameters import Declaration, above_zero
+from nfpo_deploy.ros.state_wire import RobotStateWire, StateEstimateWire
 from nfpo_deploy.state.estimator import StateEstimator
 from nfpo_deploy.types import StateEstimate
 
@@ -36,11 +37,11 @@ class StateEstimatorNode(LoopNode):
 
     def setup(self) -> None:
         self._estimator = StateEstimator(self.spec, 1.0 / self.settings["rate_hz"])
-        self._states = self.poll(RobotStateMsg, topics.ROBOT_STATE, STATE_QUEUE)
+        self._states = self.poll(RobotStateMsg, topics.ROBOT_STATE, STATE_QUEUE, raw=True)
         self._estimates = self.publish_on(StateEstimateMsg, topics.STATE_ESTIMATE, SENSOR_QOS)
         self._odometry = self.publish_on(Odometry, topics.ODOMETRY, 1)
         self._tf = self.publish_on(TFMessage, topics.TF, 100) if self.settings["publish_tf"] else None
-        self._message = StateEstimateMsg()
+        self._state_wire, self._estimate_wire = RobotStateWire(self.spec), StateEstimateWire(self.spec)
         self._odometry_period_ns = round(NS / self.settings["odometry_rate_hz"])
         self._next_odometry_ns = 0
         self._complained_ns = 0
@@ -51,9 +52,9 @@ class StateEstimatorNode(LoopNode):
 
     def tick(self, now_ns: int) -> None:
         estimate = None
-        while (message := self._states.take()) is not None:
+        while (data := self._states.take()) is not None:
             try:
-                estimate = self._estimator.update(conversions.robot_state_from(message, self.spec))
+                estimate = self._estimator.update(self._state_wire.decode(data))
             except MessageError as error:
                 self.report_message_error(error)
             except EstimatorError as error:
@@ -65,12 +66,12 @@ class StateEstimatorNode(LoopNode):
             self._publish(estimate, now_ns)
 
     def _publish(self, estimate: StateEstimate, now_ns: int) -> None:
-        stamp = conversions.stamp_of(self.stamp_ns())
-        conversions.fill_state_estimate(self._message, estimate, self.spec, stamp)
-        self._estimates.publish(self._message)
+        stamp_ns = self.stamp_ns()
+        self._estimates.publish(self._estimate_wire.encode(estimate, stamp_ns))
         if now_ns < self._next_odometry_ns:
             return
         self._next_odometry_ns = now_ns + self._odometry_period_ns
+        stamp = conversions.stamp_of(stamp_ns)
         self._odometry.publish(conversions.odometry_message(estimate, stamp))
         if self._tf is not None:
             self._tf.publish(TFMessage(transforms=[conversions.transform_message(estimate, stamp)]))
