@@ -14,8 +14,8 @@ DEFAULT_PRIORITY = "10"
 MAX_PRIORITY = 98
 SPREAD_VARIABLE = "NFPO_SPREAD_CORES"
 LOADS = {
-    "sdk_bridge": 0.36, "robot_sim": 0.30, "state_estimator": 0.23, "safety_watchdog": 0.17, "policy_inference": 0.09,
-    "flight_recorder": 0.08, "guard": 0.06, "guard_backup": 0.06, "operator": 0.05,
+    "robot_sim": 0.34, "sdk_bridge": 0.31, "state_estimator": 0.24, "safety_watchdog": 0.13, "flight_recorder": 0.09,
+    "policy_inference": 0.075, "guard": 0.07, "guard_backup": 0.05, "operator": 0.05,
 }  # fmt: skip
 """Cores that each process takes while the robot walks beside other work, `nfpo soak` on two x86_64 cores."""
 
