@@ -188,7 +188,7 @@ class Driver:
     def _show(self, command: tuple[float, float, float], now_ns: int) -> None:
         graph = self._graph
         asked, measured = ("{:+.2f} {:+.2f} {:+.2f}".format(*values) for values in (command, graph.velocity))
-        parts = [f"{graph.mode.name if graph.mode else 'NO GRAPH'} ({graph.reason})"]
+        parts = [f"{'NO GRAPH' if graph.mode is None else graph.mode.name} ({graph.reason})"]
         if graph.requester.stopping:
             parts.insert(0, "EMERGENCY STOP NOT CONFIRMED")
         elif now_ns - self._message_ns < MESSAGE_NS:

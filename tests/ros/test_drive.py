@@ -61,6 +61,8 @@ def test_holding_moves_and_letting_go_stops(bench, terminal):
     assert last - released < 0.25 + LATE_S
     assert max(moved(bench)) == pytest.approx(0.4), "repeats do not push to full speed"
     assert "WALK (bench)" in terminal.line() and "asked +0.00 +0.00 +0.00" in terminal.line()
+    bench.mode = SafetyPermit.DAMP
+    bench.wait(lambda: terminal.read() and "DAMP (bench)" in terminal.line(), 5.0, "the new mode in the line")
 
 
 def test_escape_stops_at_once_and_recover_walks_again(bench, terminal):
