@@ -18,7 +18,7 @@ ROPE = 1.0
 # nor holds back a robot that stands below it: it only pulls.
 _STIFFNESS = 5000.0
 _DAMPING = 300.0
-_SWING_DAMPING = 20.0
+_SWING_DAMPING = 60.0
 WINCH_SPEED = 0.2
 """m/s at which the rope grows longer or shorter."""
 

@@ -60,7 +60,7 @@ def test_it_hangs_upright_above_the_floor_from_the_start(pose):
     step(plant, 1.0, getattr(SPEC, f"{pose}_pose"))
     assert plant.truth().position_w[2] == pytest.approx(SPEC.base_height + CLEARANCE, abs=0.03)
     assert not plant.foot_force().any()
-    assert tilt(plant) < 0.15 and np.abs(plant.truth().lin_vel_w).max() < 0.05
+    assert tilt(plant) < 0.2 and np.abs(plant.truth().lin_vel_w).max() < 0.1, "at most it swings a little"
 
 
 def test_it_stands_in_the_slack_rope_once_it_is_let_down(hanging):
