@@ -102,7 +102,7 @@ class SimConfig:
     """Ground-truth log, .npz or .csv."""
     record_hz: float = 200.0
     gantry: str = "auto"
-    """"hold": a gantry holds the robot at first; "free": none does; "auto": one does where the model has a site for it."""
+    """"hold": a gantry holds the robot at first; "free": none; "auto": one where the model has a site for it."""
     gantry_release: float | None = None
     """s at which the gantry lets go; None for when it is asked to."""
     mode_machine: int | None = None
