@@ -17,7 +17,7 @@ ROBOTS_DIR = Path(__file__).resolve().parent
 SCHEMA = 1
 MESSAGE_FAMILIES = ("unitree_go", "unitree_hg")
 MOTOR_SLOTS = {"unitree_go": 20, "unitree_hg": 35}
-FOOT_SIGNS = {"end": {"front": 1, "rear": -1}, "side": {"left": 1, "right": -1}}
+FOOT_SIGNS = {"end": {"front": 1, "middle": 0, "rear": -1}, "side": {"left": 1, "right": -1}}
 
 
 class RobotSpecError(ValueError):
@@ -36,7 +36,7 @@ class Gains:
 class Foot:
     """A foot: its MJCF site name and the indices (into joint order) of the chain from base to foot.
 
-    Signs of its place in base_link: `end` +1 front, -1 rear (x); `side` +1 left, -1 right (y).
+    Signs of its place in base_link: `end` +1 front, 0 middle, -1 rear (x); `side` +1 left, -1 right (y).
     """
 
     name: str
@@ -127,7 +127,8 @@ class RobotSpec:
     imu_site: str
     imu_position: np.ndarray
     feet: tuple[Foot, ...]
-    leg_geometry: LegGeometry
+    leg_geometry: LegGeometry | None
+    """None for a robot whose legs do not all have three joints."""
     base_mass: float
     base_height: float
     voltage_range: tuple[float, float]
@@ -215,6 +216,7 @@ def _build(data: dict[str, Any], path: Path, sha256: str) -> RobotSpec:
     lower, upper = (_frozen(column) for column in np.array(ranges).T.copy())
     if np.any(lower >= upper):
         raise RobotSpecError(f"position range is empty for {names[int(np.argmax(lower >= upper))]}")
+    feet = tuple(_foot(foot, names) for foot in data["feet"])
     poses = {key: _pose(data["poses"][key], names, lower, upper, key) for key in ("default", "crouch")}
     gains = {key: _gains(data["gains"][key], n, key) for key in ("stand", "damp", "max")}
     dynamics = data["joint_dynamics"]
@@ -243,8 +245,8 @@ def _build(data: dict[str, Any], path: Path, sha256: str) -> RobotSpec:
         max_gains=gains["max"],
         imu_site=str(data["imu"]["site"]),
         imu_position=_vector(data["imu"]["position"], 3, "imu.position"),
-        feet=tuple(_foot(foot, names) for foot in data["feet"]),
-        leg_geometry=_leg_geometry(data["leg_geometry"]),
+        feet=feet,
+        leg_geometry=_leg_geometry(data, feet),
         base_mass=_number(data["base"], "mass", "base", above_zero=True),
         base_height=_number(data["base"], "height", "base", above_zero=True),
         voltage_range=_range(data["identity"]["voltage"], "identity.voltage"),
@@ -320,7 +322,10 @@ def _foot(data: dict[str, Any], names: tuple[str, ...]) -> Foot:
     return Foot(str(data["name"]), chain, FOOT_SIGNS["end"][data["end"]], FOOT_SIGNS["side"][data["side"]])
 
 
-def _leg_geometry(data: dict[str, Any]) -> LegGeometry:
+def _leg_geometry(robot: dict[str, Any], feet: tuple[Foot, ...]) -> LegGeometry | None:
+    if any(len(foot.joint_indices) != 3 for foot in feet):
+        return None
+    data = robot["leg_geometry"]
     lengths = {key: _number(data, key, "leg_geometry", above_zero=True) for key in ("thigh", "calf")}
     lengths |= {key: _number(data, key, "leg_geometry") for key in ("hip_offset", "foot_radius")}
     offset = float(_vector([data["foot_offset_x"]], 1, "leg_geometry.foot_offset_x")[0])

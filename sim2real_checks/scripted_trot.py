@@ -43,7 +43,7 @@ class ScriptedTrot:
         self.gait = gait or TrotGait()
         self._spec = spec
         self._legs = LegKinematics(spec)
-        leg = spec.leg_geometry
+        leg = self._legs.geometry
         end = np.array([foot.end for foot in spec.feet])
         side = np.array([foot.side for foot in spec.feet])
         # One diagonal has end == side, the other does not.

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from nfpo_deploy.errors import TransportError
 from nfpo_deploy.guard.takeover import Heard
 from nfpo_deploy.transport.dds import DdsParticipant
-from nfpo_deploy.transport.lowcmd_watch import BRIDGE, GUARD, LOW_CMD_TOPIC, low_cmd_type, user_data
+from nfpo_deploy.transport.family import family_of
+from nfpo_deploy.transport.lowcmd_watch import BRIDGE, GUARD, LOW_CMD_TOPIC, user_data
 from nfpo_deploy.transport.mapping import LowCmdDecoder, LowCmdEncoder
 from nfpo_deploy.types import MotorCommand
 from robots.loader import RobotSpec
@@ -15,16 +15,16 @@ class GuardWire:
     """Reads the LowCmds of the bridge and of other guards, and writes this guard's.
 
     Raises:
-        TransportError: message family without support, and everything that `DdsParticipant` raises.
+        TransportError: unknown message family, and everything that `DdsParticipant` raises.
     """
 
     def __init__(self, spec: RobotSpec, interface: str, domain_id: int, rank: int) -> None:
-        if spec.message_family != "unitree_go":
-            raise TransportError(f"the guard speaks unitree_go only, robot {spec.name!r} uses {spec.message_family!r}")
+        family = family_of(spec)
         own = user_data(_mark(rank))
         self._participant = DdsParticipant(interface, domain_id)
-        self._reader = self._participant.reader(LOW_CMD_TOPIC, low_cmd_type(), ignore_own=True)
-        self._writer = self._participant.writer(LOW_CMD_TOPIC, low_cmd_type(), own)
+        low_cmd_type = family.low_cmd_type()
+        self._reader = self._participant.reader(LOW_CMD_TOPIC, low_cmd_type, ignore_own=True)
+        self._writer = self._participant.writer(LOW_CMD_TOPIC, low_cmd_type, own)
         self._decoder = LowCmdDecoder(spec)
         self._encoder = LowCmdEncoder(spec)
 
@@ -41,6 +41,8 @@ class GuardWire:
                 continue
             command = self._decoder.decode(sample)
             if command is not None:
+                # Damping that does not name the robot's variant would not be obeyed: say what the others say.
+                self._encoder.echo(self._decoder.mode_machine)
                 found.append(Heard(command, rank_of(sender)))
         return found
 

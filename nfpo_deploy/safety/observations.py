@@ -123,7 +123,7 @@ class Observations:
         self._torque = safety.torque_fraction * spec.torque_limit
         self._min_height = safety.height
         self._legs = LegKinematics(spec)
-        self._foot_radius = spec.leg_geometry.foot_radius
+        self._foot_radius = self._legs.geometry.foot_radius
         self._still = np.zeros(n)
         self.state: RobotState | None = None
         self.state_problem = ""

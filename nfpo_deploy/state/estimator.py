@@ -61,7 +61,7 @@ class StateEstimator:
         self._legs = LegKinematics(spec)
         self._contact = ContactDetector(spec, self._legs.chain, contact_config)
         self._rest = RestDetector()
-        self._radius = spec.leg_geometry.foot_radius
+        self._radius = self._legs.geometry.foot_radius
         self._filter = LegInertialFilter(len(spec.feet), dt, self._radius, filter_config)
         self._imu = spec.imu_position
         sizes = {"gyro_b": 3, "accel_b": 3, "foot_force": len(spec.feet)}

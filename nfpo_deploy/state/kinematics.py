@@ -32,6 +32,9 @@ class LegKinematics:
     Args:
         spec: robot whose feet all hang on three joints: hip, thigh, calf.
 
+    Attributes:
+        geometry: lengths of the legs, m.
+
     Raises:
         EstimatorError: a foot of the robot has another chain of joints.
     """
@@ -44,6 +47,9 @@ class LegKinematics:
                     "3 joints (hip, thigh, calf) are supported"
                 )
         leg = spec.leg_geometry
+        if leg is None:
+            raise EstimatorError(f"{spec.name}: robot.yaml has no leg_geometry; add it for legs of three joints")
+        self.geometry = leg
         end = np.array([foot.end for foot in spec.feet], dtype=np.float64)
         side = np.array([foot.side for foot in spec.feet], dtype=np.float64)
         self._chain = np.array([foot.joint_indices for foot in spec.feet])

@@ -84,6 +84,11 @@ _HG_LOW_STATE = _struct(
     ("imu_state", _imu("<i2")), ("motor_state", _HG_MOTOR_STATE, 35), ("wireless_remote", "u1", 40),
     ("reserve", "<u4", 4), ("crc", "<u4"),
 )  # fmt: skip
+_HG_BMS_STATE = _struct(
+    ("version_high", "u1"), ("version_low", "u1"), ("fn", "u1"), ("cell_vol", "<u2", 40), ("bmsvoltage", "<u4", 3),
+    ("current", "<i4"), ("soc", "u1"), ("soh", "u1"), ("temperature", "<i2", 12), ("cycle", "<u2"),
+    ("manufacturer_date", "<u2"), ("bmsstate", "<u4", 5), ("reserve", "<u4", 3),
+)  # fmt: skip
 _HG_LOW_CMD = _struct(
     ("mode_pr", "u1"), ("mode_machine", "u1"), ("motor_cmd", _motor_cmd(("reserve", "<u4")), 35),
     ("reserve", "<u4", 4), ("crc", "<u4"),
@@ -176,3 +181,5 @@ GO_SPORT_MODE_STATE = MessageCodec("unitree_go/SportModeState", _GO_SPORT_MODE_S
 GO_WIRELESS_CONTROLLER = MessageCodec("unitree_go/WirelessController", _GO_WIRELESS)
 HG_LOW_STATE = MessageCodec("unitree_hg/LowState", _HG_LOW_STATE)
 HG_LOW_CMD = MessageCodec("unitree_hg/LowCmd", _HG_LOW_CMD)
+HG_IMU_STATE = MessageCodec("unitree_hg/IMUState", _imu("<i2"))
+HG_BMS_STATE = MessageCodec("unitree_hg/BmsState", _HG_BMS_STATE)

@@ -10,18 +10,12 @@ import os
 import time
 
 from nfpo_deploy.transport.dds import DdsParticipant
+from nfpo_deploy.transport.family import MessageFamily
 from nfpo_deploy.transport.publisher import Publisher
 
 LOW_CMD_TOPIC = "rt/lowcmd"
 BRIDGE = b"nfpo-bridge"
 GUARD = b"nfpo-guard"
-
-
-def low_cmd_type() -> type:
-    """IDL type of rt/lowcmd, from the SDK."""
-    from unitree_sdk2py.idl.unitree_go.msg.dds_ import LowCmd_
-
-    return LowCmd_
 
 
 def user_data(role: bytes) -> bytes:
@@ -43,9 +37,9 @@ class LowCmdWatch:
         bridge_count, bridge_last_ns, bridge: the same for bridges other than this process.
     """
 
-    def __init__(self, participant: DdsParticipant, own_user_data: bytes) -> None:
-        """Subscribe to rt/lowcmd, without the samples that `participant` itself writes."""
-        self._reader = participant.reader(LOW_CMD_TOPIC, low_cmd_type(), ignore_own=True)
+    def __init__(self, participant: DdsParticipant, own_user_data: bytes, family: MessageFamily) -> None:
+        """Subscribe to a family's rt/lowcmd, without the samples that `participant` itself writes."""
+        self._reader = participant.reader(LOW_CMD_TOPIC, family.low_cmd_type(), ignore_own=True)
         self._own = own_user_data
         self._expects_bridge = own_user_data.startswith(GUARD)
         self.foreign_count = 0

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from statistics import median
+from typing import Any
 
 import numpy as np
 
 from nfpo_deploy.errors import TransportError
-from nfpo_deploy.transport.codec import GO_LOW_CMD, GO_LOW_STATE, POS_STOP, VEL_STOP
+from nfpo_deploy.transport.codec import POS_STOP, VEL_STOP
+from nfpo_deploy.transport.family import family_of
 from nfpo_deploy.types import MotorCommand, RobotState
 from robots.loader import RobotSpec
 
 QUATERNION_TOLERANCE = 0.05
 """Largest deviation of |quaternion| from 1; beyond it the IMU has no orientation yet or is broken."""
+MODE_PR = 0
+"""`mode_pr` of the unitree_hg family: ankles and waist are commanded as pitch and roll, not as motors A and B."""
 _STEPS_TO_LEARN = 51
 _COMMAND_FIELDS = (("q", "q"), ("dq", "dq"), ("kp", "stiffness"), ("kd", "damping"), ("tau", "tau"))
 
@@ -56,17 +60,19 @@ class LowStateDecoder:
         self.crc_errors = 0
         self.malformed = 0
         self.lost = TickGaps()
+        self._codec = family_of(spec).low_state
         self._motors = spec.motor_index
         self._num_feet = len(spec.feet)
+        self._rest = _rest_of_hg if spec.message_family == "unitree_hg" else _rest_of_go
 
     def accept(self, sample: bytes) -> np.ndarray | None:
         """The decoded record of a good sample; None, counted, for a bad one."""
         try:
-            record = GO_LOW_STATE.decode(sample)
+            record = self._codec.decode(sample)
         except TransportError:
             self.malformed += 1
             return None
-        if GO_LOW_STATE.crc(record) != record["crc"]:
+        if self._codec.crc(record) != record["crc"]:
             self.crc_errors += 1
             return None
         self.lost.observe(int(record["tick"]))
@@ -80,7 +86,6 @@ class LowStateDecoder:
         """RobotState of an accepted record; arrays are float64 copies."""
         imu = record["imu_state"]
         motors = record["motor_state"][self._motors]
-        voltage = float(record["power_v"])
         return RobotState(
             tick=int(record["tick"]),
             received_ns=received_ns,
@@ -90,11 +95,8 @@ class LowStateDecoder:
             q=motors["q"].astype(np.float64),
             dq=motors["dq"].astype(np.float64),
             tau_est=motors["tau_est"].astype(np.float64),
-            temperature=motors["temperature"].astype(np.float64),
-            foot_force=record["foot_force"][: self._num_feet].astype(np.float64),
-            battery_soc=float(record["bms_state"]["soc"]),
-            voltage=voltage if np.isfinite(voltage) else float("nan"),
             wireless_remote=record["wireless_remote"].tobytes(),
+            **self._rest(record, motors, self._num_feet),
         )
 
     def _plausible(self, record: np.ndarray) -> bool:
@@ -108,24 +110,62 @@ class LowStateDecoder:
         return bool(np.isfinite(total)) and abs(norm - 1.0) <= QUATERNION_TOLERANCE
 
 
+def _rest_of_go(record: np.ndarray, motors: np.ndarray, num_feet: int) -> dict[str, Any]:
+    """What a unitree_go LowState says besides IMU and joints, as fields of RobotState."""
+    voltage = float(record["power_v"])
+    return {
+        "temperature": motors["temperature"].astype(np.float64),
+        "foot_force": record["foot_force"][:num_feet].astype(np.float64),
+        "battery_soc": float(record["bms_state"]["soc"]),
+        "voltage": voltage if np.isfinite(voltage) else float("nan"),
+    }
+
+
+def _rest_of_hg(record: np.ndarray, motors: np.ndarray, num_feet: int) -> dict[str, Any]:
+    """The same of a unitree_hg LowState, which knows neither feet nor battery."""
+    return {
+        # Sources disagree which of the two sensors is the winding and which the casing; the hotter one counts.
+        "temperature": motors["temperature"].max(axis=1).astype(np.float64),
+        "foot_force": np.zeros(num_feet),
+        "battery_soc": float("nan"),
+        "voltage": float("nan"),
+        "mode_machine": int(record["mode_machine"]),
+    }
+
+
 class LowCmdEncoder:
     """Fills a LowCmd from a MotorCommand.
 
-    Used motors get the spec's servo mode and exactly the given numbers. Unused slots are off (mode 0) and
-    carry Unitree's stop sentinels with zero gains; the sentinels never meet a gain, because VelStopF with kd
-    > 0 would ask for a large torque.
+    Used motors get the spec's servo mode and exactly the given numbers. Unused slots are off (mode 0): zeros in the
+    unitree_hg family, Unitree's stop sentinels with zero gains in unitree_go. The sentinels never meet a gain, because
+    VelStopF with kd > 0 would ask for a large torque.
     """
 
     def __init__(self, spec: RobotSpec) -> None:
+        self._codec = family_of(spec).low_cmd
         self._motors = spec.motor_index
         self._shape = (spec.num_joints,)
-        self._record = GO_LOW_CMD.new()
-        self._record["head"] = (0xFE, 0xEF)
-        self._record["level_flag"] = 0xFF
+        self._record = self._codec.new()
         slots = self._record["motor_cmd"]
-        slots["q"] = POS_STOP
-        slots["dq"] = VEL_STOP
+        self._echoes = spec.message_family == "unitree_hg"
+        if self._echoes:
+            self._record["mode_pr"] = MODE_PR
+            self._record["mode_machine"] = spec.mode_machines[0]
+        else:
+            self._record["head"] = (0xFE, 0xEF)
+            self._record["level_flag"] = 0xFF
+            slots["q"] = POS_STOP
+            slots["dq"] = VEL_STOP
         slots["mode"][self._motors] = spec.motor_mode
+
+    def echo(self, mode_machine: int) -> None:
+        """Give every command from now on the `mode_machine` of the robot, 0 to 255; nothing where none has it.
+
+        A robot of the unitree_hg family obeys only commands that name its own variant. Before the first echo it is
+        the first one of the spec.
+        """
+        if self._echoes:
+            self._record["mode_machine"] = mode_machine
 
     def encode(self, cmd: MotorCommand) -> bytes:
         """CDR sample with a valid checksum.
@@ -143,26 +183,35 @@ class LowCmdEncoder:
                     f"motor command not sent: {attribute} must be finite, of shape {self._shape}; got {values!r}"
                 )
             slots[field][self._motors] = values32
-        self._record["crc"] = GO_LOW_CMD.crc(self._record)
-        return GO_LOW_CMD.encode(self._record)
+        self._record["crc"] = self._codec.crc(self._record)
+        return self._codec.encode(self._record)
 
 
 class LowCmdDecoder:
-    """MotorCommand of a LowCmd seen on the wire."""
+    """MotorCommand of a LowCmd seen on the wire.
+
+    Attributes:
+        mode_machine: of the last command decoded; before the first, the first one of the spec.
+    """
 
     def __init__(self, spec: RobotSpec) -> None:
+        self._codec = family_of(spec).low_cmd
         self._motors = spec.motor_index
+        self._echoes = spec.message_family == "unitree_hg"
+        self.mode_machine = spec.mode_machines[0]
 
     def decode(self, sample: bytes) -> MotorCommand | None:
         """The command, arrays (N,) in joint order; None for a sample that no motor would obey."""
         try:
-            record = GO_LOW_CMD.decode(sample)
+            record = self._codec.decode(sample)
         except TransportError:
             return None
-        if GO_LOW_CMD.crc(record) != record["crc"]:
+        if self._codec.crc(record) != record["crc"]:
             return None
         slots = record["motor_cmd"][self._motors]
         fields = {name: slots[field].astype(np.float64) for field, name in _COMMAND_FIELDS}
         if not all(np.isfinite(values).all() for values in fields.values()):
             return None
+        if self._echoes:
+            self.mode_machine = int(record["mode_machine"])
         return MotorCommand(**fields)

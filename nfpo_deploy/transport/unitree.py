@@ -1,4 +1,4 @@
-"""Transport to a Unitree robot of the unitree_go family (Go2, B2, H1) over DDS."""
+"""Transport to a Unitree robot over DDS, in the message family that its spec names."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from collections.abc import Callable
 from nfpo_deploy.errors import TransportError
 from nfpo_deploy.transport.base import TransportStatistics
 from nfpo_deploy.transport.dds import DdsParticipant
+from nfpo_deploy.transport.family import family_of
 from nfpo_deploy.transport.identity import IdentityCheck, SingleSource
 from nfpo_deploy.transport.lowcmd_watch import BRIDGE, LOW_CMD_TOPIC, LowCmdWatch, user_data
 from nfpo_deploy.transport.mapping import LowCmdEncoder, LowStateDecoder
@@ -25,24 +26,18 @@ class UnitreeTransport:
     """Reads rt/lowstate and writes rt/lowcmd; see `Transport` for the contract.
 
     Raises:
-        TransportError: message family without support, and everything that `DdsParticipant` raises.
+        TransportError: unknown message family, and everything that `DdsParticipant` raises.
     """
 
     def __init__(self, spec: RobotSpec, interface: str, domain_id: int = 0) -> None:
-        if spec.message_family != "unitree_go":
-            raise TransportError(
-                f"robot {spec.name!r} uses message family {spec.message_family!r}; this transport speaks "
-                "only unitree_go"
-            )
+        family = family_of(spec)
         self._participant = DdsParticipant(interface, domain_id)
-        from unitree_sdk2py.idl.unitree_go.msg.dds_ import LowCmd_, LowState_
-
         self._spec = spec
         self._decoder = LowStateDecoder(spec)
-        self._reader = self._participant.reader(LOW_STATE_TOPIC, LowState_)
+        self._reader = self._participant.reader(LOW_STATE_TOPIC, family.low_state_type())
         own = user_data(BRIDGE)
-        self._writer = self._participant.writer(LOW_CMD_TOPIC, LowCmd_, own)
-        self._watch = LowCmdWatch(self._participant, own)
+        self._writer = self._participant.writer(LOW_CMD_TOPIC, family.low_cmd_type(), own)
+        self._watch = LowCmdWatch(self._participant, own, family)
         self._identity = IdentityCheck(spec)
         self._source = SingleSource(lambda handle: self._reader.publisher(handle).describe())
         self._command = LowCmdEncoder(spec)
@@ -63,7 +58,11 @@ class UnitreeTransport:
                 newest = record
                 self._identity.observe(record)
                 self._source.observe(handle)
-        return None if newest is None else self._decoder.to_state(newest, received_ns)
+        if newest is None:
+            return None
+        state = self._decoder.to_state(newest, received_ns)
+        self._command.echo(state.mode_machine)
+        return state
 
     def write_command(self, cmd: MotorCommand) -> None:
         self._writer.write(self._command.encode(cmd))

@@ -5,17 +5,14 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from nfpo_deploy.errors import TransportError
-from nfpo_deploy.transport.codec import GO_LOW_CMD, GO_LOW_STATE, HG_LOW_CMD, HG_LOW_STATE, MessageCodec
+from nfpo_deploy.transport.codec import MessageCodec
 from nfpo_deploy.transport.dds import DdsParticipant, RawReader
+from nfpo_deploy.transport.family import family_of
 from nfpo_deploy.transport.lowcmd_watch import BRIDGE, GUARD
 from nfpo_deploy.transport.publisher import Publisher
 from robots.loader import RobotSpec
 
 LOW_CMD, LOW_STATE = "rt/lowcmd", "rt/lowstate"
-_CODECS: dict[str, dict[str, MessageCodec]] = {
-    "unitree_go": {LOW_CMD: GO_LOW_CMD, LOW_STATE: GO_LOW_STATE},
-    "unitree_hg": {LOW_CMD: HG_LOW_CMD, LOW_STATE: HG_LOW_STATE},
-}
 _BATCH = 64
 """Samples taken at once; each call pays for as many, however few there are."""
 
@@ -52,17 +49,14 @@ class WireTap:
         Raises:
             TransportError: unknown message family, or what `DdsParticipant` raises.
         """
-        if spec.message_family not in _CODECS:
-            raise TransportError(
-                f"robot {spec.name!r} uses message family {spec.message_family!r}; known: {', '.join(_CODECS)}"
-            )
+        family = family_of(spec)
         from cyclonedds._clayer import ddspy_take
 
         self._take = ddspy_take
-        self.codecs = _CODECS[spec.message_family]
+        self.codecs: dict[str, MessageCodec] = {LOW_CMD: family.low_cmd, LOW_STATE: family.low_state}
         self.overflows = 0
         self._participant = DdsParticipant(interface, domain_id)
-        types = _message_types(spec.message_family)
+        types = {LOW_CMD: family.low_cmd_type(), LOW_STATE: family.low_state_type()}
         self._readers: dict[str, RawReader] = {
             topic: self._participant.reader(topic, types[topic], depth) for topic in topics
         }
@@ -100,13 +94,3 @@ def role_of(publisher: Publisher) -> str:
         if publisher.user_data.startswith(mark):
             return role
     return "foreign"
-
-
-def _message_types(family: str) -> dict[str, type]:
-    if family == "unitree_hg":
-        from unitree_sdk2py.idl.unitree_hg.msg import dds_ as hg
-
-        return {LOW_CMD: hg.LowCmd_, LOW_STATE: hg.LowState_}
-    from unitree_sdk2py.idl.unitree_go.msg import dds_ as go
-
-    return {LOW_CMD: go.LowCmd_, LOW_STATE: go.LowState_}

@@ -15,6 +15,7 @@ import numpy as np
 
 from nfpo_deploy.errors import TransportError
 from nfpo_deploy.transport.dds import DdsParticipant
+from nfpo_deploy.transport.family import family_of
 from nfpo_deploy.transport.identity import IdentityCheck, SingleSource
 from nfpo_deploy.transport.lowcmd_watch import LowCmdWatch
 from nfpo_deploy.transport.mapping import LowStateDecoder
@@ -158,7 +159,7 @@ class _Listener:
 
         self._participant, self._peers, self._spec = participant, peers, spec
         self._reader = participant.reader(LOW_STATE_TOPIC, LowState_, depth=_DEPTH)
-        self._watch = LowCmdWatch(participant, b"nfpo-preflight %d" % os.getpid())
+        self._watch = LowCmdWatch(participant, b"nfpo-preflight %d" % os.getpid(), family_of(spec))
         self._next_peers = 0.0
 
     def listen(self, seconds: float) -> Heard:

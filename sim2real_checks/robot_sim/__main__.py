@@ -10,7 +10,7 @@ import sys
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
@@ -69,6 +69,12 @@ class Arguments:
     """Torque made for each N·m asked for."""
     battery_soc: int = 90
     """%."""
+    gantry: Literal["auto", "hold", "free"] = "auto"
+    """Whether a gantry holds the robot from the start; auto: where its model has a place for one."""
+    gantry_release: float | None = None
+    """The gantry lets go after this many seconds."""
+    mode_machine: int | None = None
+    """Variant that the robot says it is (unitree_hg); without it the first one of its robot.yaml."""
     push: Annotated[list[str], tyro.conf.arg(metavar="T,VX,VY"), tyro.conf.UseAppendAction] = field(
         default_factory=list
     )
@@ -122,7 +128,8 @@ def _config(arguments: Arguments, scratch: Path) -> SimConfig:
         record = scratch / "record.npz"
     direct = ("robot", "interface", "domain_id", "duration", "timestep", "initial_pose", "builtin_mode",
               "lowcmd_timeout", "command_latency", "sensor_latency", "seed", "foot_friction", "payload",
-              "motor_strength", "battery_soc", "record_hz", "control")  # fmt: skip
+              "motor_strength", "battery_soc", "record_hz", "control", "gantry", "gantry_release",
+              "mode_machine")  # fmt: skip
     return SimConfig(
         **{name: getattr(arguments, name) for name in direct},
         noise=SensorNoise() if arguments.noise else SensorNoise.none(),

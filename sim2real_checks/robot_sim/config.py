@@ -13,6 +13,7 @@ LOW_STATE_HZ = 500.0
 """Rate of rt/lowstate on the robots, as Unitree's examples say."""
 MODE_NAMES = ("normal", "ai", "advanced")
 """Built-in controllers that can be active or selected; the robots' motion switcher knows these names."""
+GANTRIES = ("auto", "hold", "free")
 MAX_SOCKET_PATH = 107
 """Bytes; the kernel's limit for the name of a Unix socket (unix(7))."""
 RECORD_SUFFIXES = (".npz", ".csv")
@@ -100,6 +101,12 @@ class SimConfig:
     record: Path | None = None
     """Ground-truth log, .npz or .csv."""
     record_hz: float = 200.0
+    gantry: str = "auto"
+    """"hold": a gantry holds the robot at first; "free": none; "auto": one where the model has a site for it."""
+    gantry_release: float | None = None
+    """s at which the gantry lets go; None for when it is asked to."""
+    mode_machine: int | None = None
+    """Variant that LowState names and LowCmd must name, 0 to 255; None for the robot's first. unitree_hg only."""
     control: Path | None = None
     """Unix datagram socket that takes requests for faults while the robot runs; None for none."""
 
@@ -123,6 +130,11 @@ class SimConfig:
         _require(ok, "initial_pose", self.initial_pose, "crouch or default")
         ok = self.builtin_mode in ("", *MODE_NAMES)
         _require(ok, "builtin_mode", self.builtin_mode, f"one of {', '.join(MODE_NAMES)}, or empty for none")
+        _require(self.gantry in GANTRIES, "gantry", self.gantry, f"one of {', '.join(GANTRIES)}")
+        ok = self.gantry_release is None or (math.isfinite(self.gantry_release) and self.gantry_release >= 0)
+        _require(ok, "gantry_release", self.gantry_release, "at least 0 s, or left out")
+        ok = self.mode_machine is None or 0 <= self.mode_machine <= 255
+        _require(ok, "mode_machine", self.mode_machine, "0 to 255, or left out")
         _require(math.isfinite(self.payload), "payload", self.payload, "finite")
         _require(0 <= self.battery_soc <= 100, "battery_soc", self.battery_soc, "0 to 100 %")
         for name, value in vars(self.noise).items():

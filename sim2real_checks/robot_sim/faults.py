@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from nfpo_deploy.errors import NfpoError
-from robots.loader import RobotSpec
+from robots.loader import MESSAGE_FAMILIES, RobotSpec
 from sim2real_checks.robot_sim.remote import BUTTONS, STICKS, Remote
 
 CLEAR = "clear"
@@ -56,6 +56,7 @@ class FaultKind:
         parameters: by name.
         momentary: it happens once, so it has no duration.
         each: parameter that tells faults of this kind apart; with another value they act side by side.
+        families: message families of the robots that can have it.
     """
 
     place: Place
@@ -63,6 +64,7 @@ class FaultKind:
     parameters: Mapping[str, Parameter] = field(default_factory=dict)
     momentary: bool = False
     each: str = ""
+    families: tuple[str, ...] = MESSAGE_FAMILIES
 
 
 @dataclass(frozen=True)
@@ -179,7 +181,9 @@ FAULTS: dict[str, FaultKind] = {
         {"field": _choice(*NAN_FIELDS), "joint": _joint(None)}, each="field",
     ),
     "wrong_robot": FaultKind("sensors", "another robot: motor slots that this one does not use are alive, 58 V"),
-    "voltage": FaultKind("sensors", "power_v shows this voltage", {"volts": _number(-1000.0, 1000.0, "V")}),
+    "voltage": FaultKind(
+        "sensors", "power_v shows this voltage", {"volts": _number(-1000.0, 1000.0, "V")}, families=("unitree_go",)
+    ),
     "spike": FaultKind(
         "sensors", "one LowState with one joint angle far off",
         {"joint": _joint(), "offset": _number(-1e6, 1e6, "rad", 2.0)}, momentary=True,
@@ -199,7 +203,8 @@ FAULTS: dict[str, FaultKind] = {
         "sensors", "a motor is this hot", {"joint": _joint(), "temperature": _integer(-128, 127, "°C")}, each="joint"
     ),
     "battery": FaultKind(
-        "sensors", "the battery has this charge, and the voltage that goes with it", {"soc": _integer(0, 100, "%")}
+        "sensors", "the battery has this charge, and the voltage that goes with it", {"soc": _integer(0, 100, "%")},
+        families=("unitree_go",),
     ),
     "push": FaultKind(
         "body", "the base gets this much faster at once, world frame",
@@ -211,6 +216,10 @@ FAULTS: dict[str, FaultKind] = {
     ),
     "lift": FaultKind("body", "somebody holds the base this much higher", {"height": _number(0.01, 2.0, "m", 0.3)}),
     "lay_down": FaultKind("body", "somebody folds the legs and lays the robot down on the spot", {}, momentary=True),
+    "gantry": FaultKind(
+        "body", "the gantry holds the robot, `lower` m below where it hung at the start, or lets it go (hold=false)",
+        {"hold": _boolean(True), "lower": _number(-0.5, 1.0, "m", 0.0)}, momentary=True,
+    ),
     "block_joint": FaultKind("body", "the joint cannot move", {"joint": _joint()}, each="joint"),
     "weak_motor": FaultKind(
         "body", "the motor makes this part of its torque", {"joint": _joint(), "factor": _number(0.0, 1.0, "")},
@@ -257,6 +266,8 @@ def parse_fault(message: Any, spec: RobotSpec) -> Fault:
     if not isinstance(name, str) or name not in FAULTS:
         raise FaultError(f"unknown fault {_short(name)}; known: {', '.join((*FAULTS, CLEAR))}")
     kind = FAULTS[name]
+    if spec.message_family not in kind.families:
+        raise FaultError(f"{name}: the messages of a {spec.name} ({spec.message_family}) do not carry it")
     given = {key: value for key, value in message.items() if key not in _ENVELOPE}
     unknown = sorted(set(given) - set(kind.parameters))
     if unknown:

@@ -9,6 +9,7 @@ import numpy as np
 
 from nfpo_deploy.errors import TransportError
 from nfpo_deploy.transport.dds import DdsParticipant
+from nfpo_deploy.transport.family import family_of
 from nfpo_deploy.transport.mapping import LowCmdEncoder
 from nfpo_deploy.types import MotorCommand
 from robots.loader import RobotSpec
@@ -32,6 +33,7 @@ class ForeignController:
         gains = spec.stand_gains
         pose = MotorCommand(spec.default_pose, zero, gains.stiffness, gains.damping, zero)
         self.problem = ""
+        self._family = family_of(spec)
         self._sample = LowCmdEncoder(spec).encode(pose)
         self._write: Callable[[bytes], None] | None = None
         self._end = threading.Event()
@@ -60,15 +62,13 @@ class ForeignController:
         self._thread.join()
 
     def _live(self, interface: str, domain_id: int) -> None:
-        from unitree_sdk2py.idl.unitree_go.msg.dds_ import LowCmd_
-
         try:
             participant = DdsParticipant(interface, domain_id)
         except TransportError as error:
             self.problem = str(error)
             return
         try:
-            writer = participant.writer("rt/lowcmd", LowCmd_)
+            writer = participant.writer("rt/lowcmd", self._family.low_cmd_type())
             if not self._end.wait(SILENCE_S):
                 self._write = writer.write
             self._end.wait()

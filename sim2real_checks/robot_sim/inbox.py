@@ -9,11 +9,13 @@ from collections import deque
 import numpy as np
 
 from nfpo_deploy.errors import TransportError
-from nfpo_deploy.transport.codec import GO_LOW_CMD
 from nfpo_deploy.transport.dds import DdsParticipant, RawReader
+from nfpo_deploy.transport.family import family_of
+from nfpo_deploy.transport.mapping import MODE_PR
 from robots.loader import RobotSpec
 from sim2real_checks.robot_sim.config import SimConfig
 from sim2real_checks.robot_sim.lowcmd_log import BAD_CRC, HEARD, IGNORED, LOST, MALFORMED, LowCmdLog
+from sim2real_checks.robot_sim.messages import mode_machine_of
 from sim2real_checks.robot_sim.plant import Plant
 
 log = logging.getLogger("robot_sim")
@@ -32,11 +34,15 @@ class LowCmdInbox:
         delay: s added to the command latency.
         loss: probability with which a good LowCmd is not heard.
         random: decides it.
+        mode_pr: how the newest of `count` commands ankles and waist; 0 in a family without a choice.
     """
 
     def __init__(self, spec: RobotSpec, config: SimConfig) -> None:
         self._reader: RawReader | None = None
-        self._spec = spec
+        self._family = family_of(spec)
+        self._variant = mode_machine_of(spec, config) if spec.message_family == "unitree_hg" else None
+        self._warned: set[str] = set()
+        self.mode_pr = 0
         self.count = self.crc_errors = self.malformed = self.ignored = self.lost = 0
         self.received_ns = 0
         self.delay = 0.0
@@ -50,9 +56,7 @@ class LowCmdInbox:
 
     def open(self, participant: DdsParticipant, lowcmd_log: LowCmdLog | None = None) -> None:
         """Subscribe to rt/lowcmd; before that, nothing arrives. `lowcmd_log` gets every LowCmd that comes."""
-        from unitree_sdk2py.idl.unitree_go.msg.dds_ import LowCmd_
-
-        self._reader = participant.reader("rt/lowcmd", LowCmd_)
+        self._reader = participant.reader("rt/lowcmd", self._family.low_cmd_type())
         self._log = lowcmd_log
 
     def listen(self, now: float, ignore: bool, plant: Plant) -> None:
@@ -84,23 +88,40 @@ class LowCmdInbox:
     def _judge(self, sample: bytes, ignore: bool) -> tuple[np.ndarray | None, int]:
         """Content of a LowCmd, None if it has none that can be read, and what becomes of it."""
         try:
-            record = GO_LOW_CMD.decode(sample)
+            record = self._family.low_cmd.decode(sample)
         except TransportError:
             self.malformed += 1
             return None, MALFORMED
-        if GO_LOW_CMD.crc(record) != record["crc"]:
+        if self._family.low_cmd.crc(record) != record["crc"]:
             self.crc_errors += 1
             return None, BAD_CRC
         motor_cmd = record["motor_cmd"]
         if not all(np.isfinite(motor_cmd[name]).all() for name in _NUMBERS):
             self.malformed += 1
             return None, MALFORMED
+        if self._variant is not None and record["mode_machine"] != self._variant:
+            named = int(record["mode_machine"])
+            self._warn(f"LowCmd ignored: it names mode_machine {named}, this robot is {self._variant}")
+            self.ignored += 1
+            return motor_cmd, IGNORED
         if self.loss and self.random.random() < self.loss:
             self.lost += 1
             return motor_cmd, LOST
         if ignore:
-            if self.ignored == 0:
-                log.warning("LowCmd ignored: a built-in controller is active; release it first")
+            self._warn("LowCmd ignored: a built-in controller is active; release it first")
             self.ignored += 1
             return motor_cmd, IGNORED
+        if self._variant is not None:
+            self._take_mode(int(record["mode_pr"]))
         return motor_cmd, HEARD
+
+    def _take_mode(self, mode_pr: int) -> None:
+        self.mode_pr = mode_pr
+        if mode_pr != MODE_PR:
+            self._warn(f"LowCmd has mode_pr {mode_pr}: taken as pitch and roll, motors A and B have no linkage here")
+
+    def _warn(self, text: str) -> None:
+        """Say something once."""
+        if text not in self._warned:
+            self._warned.add(text)
+            log.warning(text)

@@ -97,7 +97,10 @@ class FaultBoard:
                 raise FaultError(f"{CLEAR} ends all faults and takes no parameters, got {extra}")
             self.clear()
             return None
-        return self._begin(parse_fault(message, self._spec))
+        fault = parse_fault(message, self._spec)
+        if fault.name == "gantry" and self._plant.gantry is None:
+            raise FaultError(f"gantry: a {self._spec.name} has none; its model has no site to hold it by")
+        return self._begin(fault)
 
     def clear(self) -> None:
         """End all faults."""
@@ -127,14 +130,8 @@ class FaultBoard:
         place = fault.kind.place
         if place in LOWSTATE_PLACES:
             self.stream.add(fault)
-        if fault.name == "push":
-            self._plant.push(fault.values["vx"], fault.values["vy"])
-        elif fault.name == "drop":
-            self._plant.drop(fault.values["height"])
-        elif fault.name == "lift":
-            self._plant.lift(fault.values["height"])
-        elif fault.name == "lay_down":
-            self._plant.lay_down()
+        if place == "body":
+            self._touch(fault)
         elif fault.name == "lowcmd_loss":
             self._inbox.random = np.random.default_rng(fault.values["seed"])
         elif fault.name == "foreign_controller":
@@ -144,6 +141,23 @@ class FaultBoard:
             active.applied_ns, active.sim_time = time.monotonic_ns(), now
         log.info("fault %s begins at %.3f s", fault.name, now)
         return active
+
+    def _touch(self, fault: Fault) -> None:
+        """What happens to the body when a fault begins."""
+        plant, values = self._plant, fault.values
+        if fault.name == "push":
+            plant.push(values["vx"], values["vy"])
+        elif fault.name == "drop":
+            plant.drop(values["height"])
+        elif fault.name == "lift":
+            plant.lift(values["height"])
+        elif fault.name == "lay_down":
+            plant.lay_down()
+        elif fault.name == "gantry" and plant.gantry is not None:
+            if values["hold"]:
+                plant.gantry.hold(plant.data, values["lower"])
+            else:
+                plant.gantry.let_go(plant.data)
 
     def _end(self, faults: Iterable[ActiveFault]) -> None:
         for active in faults:

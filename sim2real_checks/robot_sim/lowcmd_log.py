@@ -24,6 +24,7 @@ ROW = np.dtype([
     ("tau_max", "<f4"), ("torque_max", "<f4"),
 ])  # fmt: skip
 
+# Both message families have these fields at the same places.
 _FIELDS: Mapping[str, Any] = GO_LOW_CMD.dtype["motor_cmd"].base.fields or {}
 _NUMBERS = [_FIELDS[name][1] // 4 for name in ("q", "dq", "tau", "kp", "kd")]
 _UNREADABLE = (np.nan,) * 5

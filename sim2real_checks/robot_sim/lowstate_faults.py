@@ -13,7 +13,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from nfpo_deploy.transport.codec import GO_LOW_STATE
+from nfpo_deploy.transport.codec import MessageCodec
+from nfpo_deploy.transport.family import family_of
 from robots.loader import RobotSpec
 from sim2real_checks.robot_sim.battery import CELLS, cell_voltage
 from sim2real_checks.robot_sim.faults import Fault
@@ -39,12 +40,13 @@ def nan(record: np.ndarray, values: Mapping[str, Any], spec: RobotSpec) -> None:
 
 
 def wrong_robot(record: np.ndarray, values: Mapping[str, Any], spec: RobotSpec) -> None:
-    """Every motor slot that the robot leaves unused is alive, and the voltage is another robot's."""
+    """Every motor slot that the robot leaves unused is alive, and the voltage, if any, is another robot's."""
     slots = record["motor_state"]
     unused = np.setdiff1d(np.arange(len(slots)), spec.motor_index)
     slots["mode"][unused] = spec.motor_mode
     slots["q"][unused] = OTHER_ROBOT_Q
-    record["power_v"] = OTHER_ROBOT_VOLTAGE
+    if "power_v" in (record.dtype.names or ()):
+        record["power_v"] = OTHER_ROBOT_VOLTAGE
 
 
 def voltage(record: np.ndarray, values: Mapping[str, Any], spec: RobotSpec) -> None:
@@ -127,6 +129,7 @@ class _Sensor:
 
     def __init__(self, name: str, values: Mapping[str, Any], spec: RobotSpec) -> None:
         self._effect, self._values, self._spec = SENSORS[name], values, spec
+        self._codec = family_of(spec).low_state
 
     def process(self, samples: list[bytes], now: float) -> list[bytes]:
         return [self._changed(sample) for sample in samples]
@@ -135,10 +138,10 @@ class _Sensor:
         return samples
 
     def _changed(self, sample: bytes) -> bytes:
-        record = GO_LOW_STATE.decode(sample)
+        record = self._codec.decode(sample)
         self._effect(record, self._values, self._spec)
-        record["crc"] = GO_LOW_STATE.crc(record)
-        return GO_LOW_STATE.encode(record)
+        record["crc"] = self._codec.crc(record)
+        return self._codec.encode(record)
 
 
 class _Freeze:
@@ -249,39 +252,39 @@ class LowStateStream:
             return _Delay(values["seconds"])
         if fault.name == "reorder":
             return _Reorder(values["window"], values["seed"])
-        return _PerSample(_change_of(fault))
+        return _PerSample(_change_of(fault, family_of(self._spec).low_state))
 
 
-def _change_of(fault: Fault) -> Callable[[bytes], list[bytes]]:
+def _change_of(fault: Fault, codec: MessageCodec) -> Callable[[bytes], list[bytes]]:
     values = fault.values
     if fault.name in ("lose_some", "corrupt"):
         random = np.random.default_rng(values["seed"])
         if fault.name == "corrupt":
-            return lambda sample: [_flipped(sample, values["bits"], random)]
+            return lambda sample: [_flipped(sample, values["bits"], random, codec)]
         return lambda sample: [] if random.random() < values["p"] else [sample]
     changes: dict[str, Callable[[bytes], list[bytes]]] = {
         "lose": lambda sample: [],
         "duplicate": lambda sample: [sample, sample],
-        "bad_crc": lambda sample: [_with_bad_crc(sample)],
+        "bad_crc": lambda sample: [_with_bad_crc(sample, codec)],
         "truncate": lambda sample: [sample[: values["bytes"]]],
     }
     return changes[fault.name]
 
 
-def _with_bad_crc(sample: bytes) -> bytes:
-    record = GO_LOW_STATE.decode(sample)
+def _with_bad_crc(sample: bytes, codec: MessageCodec) -> bytes:
+    record = codec.decode(sample)
     record["crc"] ^= 0xFFFFFFFF
-    return GO_LOW_STATE.encode(record)
+    return codec.encode(record)
 
 
-def _flipped(sample: bytes, bits: int, random: np.random.Generator) -> bytes:
+def _flipped(sample: bytes, bits: int, random: np.random.Generator, codec: MessageCodec) -> bytes:
     """`sample` with that many different bits flipped behind the encapsulation header, and a wrong checksum."""
     start = 8 * 4
     while True:
         content = np.unpackbits(np.frombuffer(sample, dtype=np.uint8))
         content[start + random.choice(len(content) - start, bits, replace=False)] ^= 1
         damaged = np.packbits(content).tobytes()
-        record = GO_LOW_STATE.decode(damaged)
+        record = codec.decode(damaged)
         # All flips can have hit padding, which no receiver looks at.
-        if GO_LOW_STATE.crc(record) != record["crc"]:
+        if codec.crc(record) != record["crc"]:
             return damaged

@@ -8,10 +8,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from nfpo_deploy.transport.codec import GO_LOW_STATE, GO_SPORT_MODE_STATE, GO_WIRELESS_CONTROLLER
+from nfpo_deploy.transport.codec import GO_SPORT_MODE_STATE, GO_WIRELESS_CONTROLLER, HG_IMU_STATE
+from nfpo_deploy.transport.family import family_of
 from robots.loader import RobotSpec
 from sim2real_checks.robot_sim.battery import CELLS, cell_voltage
-from sim2real_checks.robot_sim.config import SimConfig
+from sim2real_checks.robot_sim.config import SensorNoise, SimConfig
 from sim2real_checks.robot_sim.motors import MotorBank
 from sim2real_checks.robot_sim.plant import Plant, Truth
 from sim2real_checks.robot_sim.remote import Remote
@@ -22,72 +23,77 @@ _IDLE_CURRENT = 1.5
 _BOARD_TEMPERATURE = 40
 
 
+class _Noise:
+    """White noise from one generator."""
+
+    def __init__(self, seed: int) -> None:
+        self._random = np.random.default_rng(seed)
+
+    def of(self, deviation: float, n: int) -> np.ndarray | float:
+        """(n,) numbers; 0.0 without noise."""
+        return self._random.normal(0.0, deviation, n) if deviation else 0.0
+
+
 class LowStateBuilder:
-    """Makes LowState samples: measured values with noise, delayed by the configured latency."""
+    """Makes LowState samples of the robot's message family: measured values with noise, delayed by the latency.
+
+    Attributes:
+        mode_pr: how ankles and waist were commanded last, which the unitree_hg family reports.
+    """
 
     def __init__(self, spec: RobotSpec, config: SimConfig, plant: Plant, motors: MotorBank) -> None:
+        self.mode_pr = 0
+        self._codec = family_of(spec).low_state
         self._plant = plant
         self._motors = motors
         self._motor_index = spec.motor_index
-        self._num_feet = len(spec.feet)
         self._noise = config.noise
-        self._random = np.random.default_rng(config.seed)
+        self._random = _Noise(config.seed)
         self._delayed: deque[tuple[float, np.ndarray]] = deque()
         self._latency = config.sensor_latency
-        self._record = GO_LOW_STATE.new()
-        self._fill_constants(spec, config)
+        self._record = self._codec.new()
+        self._record["imu_state"]["temperature"] = _BOARD_TEMPERATURE
+        self._record["motor_state"]["mode"][self._motor_index] = spec.motor_mode
+        rest = _HgRest if spec.message_family == "unitree_hg" else _GoRest
+        self._rest: _GoRest | _HgRest = rest(spec, config, self._record)
 
     def build(self, remote: Remote) -> bytes | None:
         """CDR sample of what the robot sends now; None while the first one is still under way."""
         self._measure(remote)
         if self._latency == 0.0:
-            return GO_LOW_STATE.encode(self._record)
+            return self._codec.encode(self._record)
         now = self._plant.time
         self._delayed.append((now, self._record.copy()))
         sample = None
         while self._delayed and self._delayed[0][0] <= now - self._latency + 1e-9:
             sample = self._delayed.popleft()[1]
-        return None if sample is None else GO_LOW_STATE.encode(sample)
+        return None if sample is None else self._codec.encode(sample)
 
     def _measure(self, remote: Remote) -> None:
-        record, plant, motors = self._record, self._plant, self._motors
+        record, plant, noise = self._record, self._plant, self._noise
         record["tick"] = BOOT_TICK_MS + round(plant.time * 1000)
-        self._measure_imu(record["imu_state"])
+        _measure_imu(record["imu_state"], plant.imu(), noise, self._random)
         dq = plant.dq
         slots = record["motor_state"]
         n = len(dq)
-        slots["q"][self._motor_index] = plant.q + self._noise_of(self._noise.q, n)
-        slots["dq"][self._motor_index] = dq + self._noise_of(self._noise.dq, n)
+        slots["q"][self._motor_index] = plant.q + self._random.of(noise.q, n)
+        slots["dq"][self._motor_index] = dq + self._random.of(noise.dq, n)
         slots["ddq"][self._motor_index] = plant.ddq
-        slots["tau_est"][self._motor_index] = motors.torque + self._noise_of(self._noise.tau, n)
-        slots["temperature"][self._motor_index] = motors.temperature
-        force = np.clip(plant.foot_force(), 0, 32767)
-        record["foot_force"][: self._num_feet] = force
-        record["foot_force_est"][: self._num_feet] = force
+        slots["tau_est"][self._motor_index] = self._motors.torque + self._random.of(noise.tau, n)
         record["wireless_remote"] = np.frombuffer(remote.to_bytes(), dtype=np.uint8)
-        current = _IDLE_CURRENT + max(0.0, float(motors.torque @ dq)) / self._voltage
-        record["power_a"] = current
-        record["bms_state"]["current"] = -round(current * 1000)
-        record["crc"] = GO_LOW_STATE.crc(record)
+        self._rest.measure(plant, self._motors, dq, self.mode_pr)
+        record["crc"] = self._codec.crc(record)
 
-    def _measure_imu(self, imu: np.ndarray) -> None:
-        quat, gyro, acc = self._plant.imu()
-        if self._noise.orientation:
-            quat = _small_rotation(quat, self._noise_of(self._noise.orientation, 3))
-        imu["quaternion"] = quat
-        imu["gyroscope"] = gyro + self._noise_of(self._noise.gyro, 3)
-        imu["accelerometer"] = acc + self._noise_of(self._noise.accel, 3)
-        imu["rpy"] = roll_pitch_yaw(quat)
 
-    def _noise_of(self, deviation: float, n: int) -> np.ndarray | float:
-        return self._random.normal(0.0, deviation, n) if deviation else 0.0
+class _GoRest:
+    """What a unitree_go LowState holds besides IMU, joints and remote: feet, battery, temperatures of one byte."""
 
-    def _fill_constants(self, spec: RobotSpec, config: SimConfig) -> None:
-        record = self._record
+    def __init__(self, spec: RobotSpec, config: SimConfig, record: np.ndarray) -> None:
+        self._record = record
+        self._motor_index = spec.motor_index
+        self._num_feet = len(spec.feet)
         record["head"] = (0xFE, 0xEF)
         record["level_flag"] = 0xFF
-        record["imu_state"]["temperature"] = _BOARD_TEMPERATURE
-        record["motor_state"]["mode"][self._motor_index] = spec.motor_mode
         cell = cell_voltage(config.battery_soc)
         self._voltage = CELLS * cell
         record["power_v"] = self._voltage
@@ -96,6 +102,65 @@ class LowStateBuilder:
         bms["cell_vol"][:CELLS] = round(cell * 1000)
         bms["bq_ntc"] = bms["mcu_ntc"] = 30
         record["temperature_ntc1"] = record["temperature_ntc2"] = _BOARD_TEMPERATURE
+
+    def measure(self, plant: Plant, motors: MotorBank, dq: np.ndarray, mode_pr: int) -> None:
+        record = self._record
+        record["motor_state"]["temperature"][self._motor_index] = motors.temperature
+        force = np.clip(plant.foot_force(), 0, 32767)
+        record["foot_force"][: self._num_feet] = force
+        record["foot_force_est"][: self._num_feet] = force
+        current = _IDLE_CURRENT + max(0.0, float(motors.torque @ dq)) / self._voltage
+        record["power_a"] = current
+        record["bms_state"]["current"] = -round(current * 1000)
+
+
+class _HgRest:
+    """The same of unitree_hg: the robot's variant, and two temperatures for each motor, both the winding's here."""
+
+    def __init__(self, spec: RobotSpec, config: SimConfig, record: np.ndarray) -> None:
+        self._record = record
+        self._motor_index = spec.motor_index
+        record["mode_machine"] = mode_machine_of(spec, config)
+
+    def measure(self, plant: Plant, motors: MotorBank, dq: np.ndarray, mode_pr: int) -> None:
+        self._record["mode_pr"] = mode_pr
+        self._record["motor_state"]["temperature"][self._motor_index] = motors.temperature[:, None]
+
+
+class SecondaryImuBuilder:
+    """Makes samples of rt/secondary_imu: the torso's IMU with noise of its own, not delayed."""
+
+    def __init__(self, config: SimConfig, plant: Plant) -> None:
+        self._plant = plant
+        self._noise = config.noise
+        self._random = _Noise(config.seed + 1)
+        self._record = HG_IMU_STATE.new()
+        self._record["temperature"] = _BOARD_TEMPERATURE
+
+    def build(self) -> bytes | None:
+        """CDR sample; None for a robot without such an IMU."""
+        measured = self._plant.secondary_imu()
+        if measured is None:
+            return None
+        _measure_imu(self._record, measured, self._noise, self._random)
+        return HG_IMU_STATE.encode(self._record)
+
+
+def mode_machine_of(spec: RobotSpec, config: SimConfig) -> int:
+    """Variant that a simulated robot says it is."""
+    return spec.mode_machines[0] if config.mode_machine is None else config.mode_machine
+
+
+def _measure_imu(
+    imu: np.ndarray, measured: tuple[np.ndarray, np.ndarray, np.ndarray], noise: SensorNoise, random: _Noise
+) -> None:
+    quat, gyro, acc = measured
+    if noise.orientation:
+        quat = _small_rotation(quat, random.of(noise.orientation, 3))
+    imu["quaternion"] = quat
+    imu["gyroscope"] = gyro + random.of(noise.gyro, 3)
+    imu["accelerometer"] = acc + random.of(noise.accel, 3)
+    imu["rpy"] = roll_pitch_yaw(quat)
 
 
 class SportStateBuilder:

@@ -12,7 +12,10 @@ import numpy as np
 from robots import mjcf
 from robots.loader import RobotSpec
 from sim2real_checks.robot_sim.config import SimConfig, SimConfigError
+from sim2real_checks.robot_sim.gantry import CLEARANCE, Gantry
 
+SECONDARY_IMU = "secondary_imu"
+"""Site of a second IMU, in the torso of a humanoid."""
 SETTLE_S = 1.0
 _SETTLE_STIFFNESS = 60.0
 _SETTLE_DAMPING = 5.0
@@ -46,7 +49,7 @@ class Plant:
     def __init__(
         self, spec: RobotSpec, config: SimConfig, model: mujoco.MjModel | None = None, heading: float = 0.0
     ) -> None:
-        """Put the robot on the ground and let it come to rest.
+        """Put the robot on the ground, or into its gantry, and let it come to rest.
 
         Args:
             spec: the robot.
@@ -67,7 +70,10 @@ class Plant:
         self._ctrl = np.array([by_joint[joint.id] for joint in joints])
         self._base = int(model.body_rootid[model.jnt_bodyid[joints[0].id]])
         self._own = model.body_rootid[model.geom_bodyid] == self._base
-        self._sensors = {part: _sensor_slice(model, f"{spec.imu_site}_{part}") for part in ("quat", "gyro", "acc")}
+        self._imu = _imu_slices(model, spec.imu_site)
+        second = mujoco.mj_name2id(model, mujoco.mjtObj.mjOBJ_SENSOR, f"{SECONDARY_IMU}_quat") >= 0
+        self._secondary_imu = _imu_slices(model, SECONDARY_IMU) if second else None
+        self.gantry = Gantry(model, self._base) if Gantry.fits(model) else None
         touches = [f"{foot.name.removesuffix('_foot')}_touch" for foot in spec.feet]
         self._touch = np.array([model.sensor(name).adr[0] for name in touches])
         self._foot_sites = np.array([model.site(foot.name).id for foot in spec.feet])
@@ -99,8 +105,15 @@ class Plant:
 
     def imu(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Quaternion wxyz, gyro rad/s and accelerometer m/s² (the last step's) in the IMU's frame, copies."""
+        return self._read_imu(self._imu)
+
+    def secondary_imu(self) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
+        """The same of the second IMU, None for a robot with one."""
+        return None if self._secondary_imu is None else self._read_imu(self._secondary_imu)
+
+    def _read_imu(self, slices: tuple[slice, slice, slice]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         values = self.data.sensordata
-        quat, gyro, acc = (values[self._sensors[part]].copy() for part in ("quat", "gyro", "acc"))
+        quat, gyro, acc = (values[part].copy() for part in slices)
         return quat, gyro, acc
 
     def foot_force(self) -> np.ndarray:
@@ -126,6 +139,8 @@ class Plant:
         """Compute everything that depends on the current position and velocity."""
         if self._hand is not None:
             self._carry(self._hand)
+        if self.gantry is not None:
+            self.gantry.apply(self.data)
         if self._locked:
             self.data.qvel[[self._qvel[joint] for joint in self._locked]] = 0.0
         mujoco.mj_step1(self.model, self.data)
@@ -194,12 +209,12 @@ class Plant:
         mujoco.mj_setConst(self.model, self.data)
 
     def _settle(self, spec: RobotSpec, config: SimConfig, heading: float) -> None:
-        """Drop the robot from just above the floor in its first pose and let it come to rest."""
+        """Hang the robot up, or drop it from just above the floor, in its first pose and let it come to rest."""
         pose = spec.crouch_pose if config.initial_pose == "crouch" else spec.default_pose
         mujoco.mj_resetData(self.model, self.data)
         self.data.qpos[3:7] = (math.cos(0.5 * heading), 0.0, 0.0, math.sin(0.5 * heading))
         self.data.qpos[self._qpos] = pose
-        self._put_on_floor(2 * spec.base_height)
+        self._place(spec, config)
         for _ in range(round(SETTLE_S / self.model.opt.timestep)):
             self.begin()
             torque = _SETTLE_STIFFNESS * (pose - self.q) - _SETTLE_DAMPING * self.dq
@@ -207,6 +222,20 @@ class Plant:
         self.data.qpos[:2] = 0.0
         self.data.qvel[:] = 0.0
         self.data.time = 0.0
+
+    def _place(self, spec: RobotSpec, config: SimConfig) -> None:
+        """Hang the robot up, or put it on the floor."""
+        asked = config.gantry == "hold" or config.gantry_release is not None
+        if self.gantry is None and asked:
+            raise SimConfigError(
+                f"gantry: the model of {spec.name} has no site to hold it by; leave gantry and gantry_release out"
+            )
+        if self.gantry is None or config.gantry == "free":
+            self._put_on_floor(2 * spec.base_height)
+            return
+        self.data.qpos[2] = spec.base_height + CLEARANCE
+        mujoco.mj_forward(self.model, self.data)
+        self.gantry.hang(self.data)
 
     def _put_on_floor(self, height: float) -> None:
         """Lower the base from `height` (m) until the first part touches the ground."""
@@ -217,6 +246,11 @@ class Plant:
             if np.any(pairs[:, 0] != pairs[:, 1]):
                 return
             height -= _LOWERING_STEP
+
+
+def _imu_slices(model: mujoco.MjModel, site: str) -> tuple[slice, slice, slice]:
+    quat, gyro, acc = (_sensor_slice(model, f"{site}_{part}") for part in ("quat", "gyro", "acc"))
+    return quat, gyro, acc
 
 
 def _sensor_slice(model: mujoco.MjModel, name: str) -> slice:

@@ -13,13 +13,19 @@ from dataclasses import asdict, dataclass
 
 from nfpo_deploy.errors import TransportError
 from nfpo_deploy.transport.dds import DdsParticipant, RawWriter
+from nfpo_deploy.transport.family import family_of
 from robots.loader import RobotSpec, load_robot
 from sim2real_checks.robot_sim.builtin import BuiltinController
-from sim2real_checks.robot_sim.config import LOW_STATE_HZ, SimConfig, SimConfigError
+from sim2real_checks.robot_sim.config import LOW_STATE_HZ, SimConfig
 from sim2real_checks.robot_sim.control import ControlServer
 from sim2real_checks.robot_sim.inbox import LowCmdInbox
 from sim2real_checks.robot_sim.injection import FaultBoard
-from sim2real_checks.robot_sim.messages import LowStateBuilder, SportStateBuilder, wireless_controller
+from sim2real_checks.robot_sim.messages import (
+    LowStateBuilder,
+    SecondaryImuBuilder,
+    SportStateBuilder,
+    wireless_controller,
+)
 from sim2real_checks.robot_sim.motors import MotorBank
 from sim2real_checks.robot_sim.plant import Plant, Truth
 from sim2real_checks.robot_sim.recorder import Recorder, row_dtype
@@ -35,6 +41,8 @@ SERVICES_HZ = 50.0
 WARMING_HZ = 10.0
 DISCOVERY_S = 0.5
 """How long to look for another robot before appearing; discovery on one host takes some tens of ms."""
+_RELEASE: tuple[float, ...] = ()
+"""Among the events: the gantry lets go."""
 MAX_LAG_S = 0.1
 """Beyond this lag the schedule slips: catching up would show clients a robot faster than real time."""
 
@@ -66,7 +74,7 @@ class RobotSim:
     """A simulated robot; `run()` blocks until `stop()`, the configured duration, or an error.
 
     Raises:
-        SimConfigError: robot of a message family without a simulator, or an impossible payload.
+        SimConfigError: an impossible payload, or a gantry for a robot that has no place for one.
         RobotSpecError: unknown robot.
         TransportError: (from run) interface, domain or DDS version cannot be used, or a robot is there already.
     """
@@ -74,10 +82,7 @@ class RobotSim:
     def __init__(self, config: SimConfig) -> None:
         self.config = config
         self.spec: RobotSpec = load_robot(config.robot)
-        if self.spec.message_family != "unitree_go":
-            raise SimConfigError(
-                f"robot {config.robot!r} speaks {self.spec.message_family}; robot_sim speaks unitree_go"
-            )
+        self._family = family_of(self.spec)
         self.ready = threading.Event()
         """Set once the robot is on the network."""
         self.summary: SimSummary | None = None
@@ -157,11 +162,9 @@ class RobotSim:
 
     def _refuse_second_robot(self) -> None:
         """Two robots on one domain would mix their states, and one of them might be real."""
-        from unitree_sdk2py.idl.unitree_go.msg.dds_ import LowState_
-
         probe = DdsParticipant(self.config.interface, self.config.domain_id)
         try:
-            reader = probe.reader("rt/lowstate", LowState_)
+            reader = probe.reader("rt/lowstate", self._family.low_state_type())
             deadline = time.monotonic() + DISCOVERY_S
             while time.monotonic() < deadline:
                 if reader.matched:
@@ -175,14 +178,19 @@ class RobotSim:
 
     def _open_channels(self, participant: DdsParticipant, recorder: Recorder | None) -> None:
         from unitree_sdk2py.idl.unitree_go.msg import dds_ as go
+        from unitree_sdk2py.idl.unitree_hg.msg import dds_ as hg
 
         plant, builtin = self._plant, self._builtin
         self._low_state = LowStateBuilder(self.spec, self.config, plant, self._motors)
         self._sport_state = SportStateBuilder(self.spec, plant)
         self._low_state_writers: tuple[RawWriter, RawWriter] = (
-            participant.writer("rt/lowstate", go.LowState_),
-            participant.writer("rt/lf/lowstate", go.LowState_),
+            participant.writer("rt/lowstate", self._family.low_state_type()),
+            participant.writer("rt/lf/lowstate", self._family.low_state_type()),
         )
+        self._secondary_imu: tuple[SecondaryImuBuilder, RawWriter] | None = None
+        if plant.secondary_imu() is not None:
+            writer = participant.writer("rt/secondary_imu", hg.IMUState_)
+            self._secondary_imu = SecondaryImuBuilder(self.config, plant), writer
         self._sport_writer = participant.writer("rt/sportmodestate", go.SportModeState_)
         self._wireless_writer = participant.writer("rt/wirelesscontroller", go.WirelessController_)
         self._lowcmd.open(participant, None if recorder is None else recorder.open_lowcmd_log(self.spec))
@@ -259,16 +267,25 @@ class RobotSim:
         remote = self._faults.remote or self.remote
         if count % every["low_state"] == 0:
             sample = None
+            self._low_state.mode_pr = self._lowcmd.mode_pr
             for sample in self._faults.stream.process(self._low_state.build(remote), self._plant.time):
                 self._low_state_writers[0].write(sample)
                 self._lowstate_ns = time.monotonic_ns()
             if sample is not None and count % every["slow"] == 0:
                 self._low_state_writers[1].write(sample)
+            self._publish_secondary_imu()
             self.truth = self._plant.truth()
         if count % every["sport"] == 0:
             self._sport_writer.write(self._sport_state.build(self._plant.truth(), self._builtin.sport_mode))
         if count % every["wireless"] == 0:
             self._wireless_writer.write(wireless_controller(remote))
+
+    def _publish_secondary_imu(self) -> None:
+        if self._secondary_imu is not None:
+            builder, writer = self._secondary_imu
+            sample = builder.build()
+            if sample is not None:
+                writer.write(sample)
 
     def _serve(self) -> None:
         for server in self._servers:
@@ -281,6 +298,9 @@ class RobotSim:
             _, action = self._events.popleft()
             if isinstance(action, Remote):
                 self.remote = action
+            elif action == _RELEASE:
+                if self._plant.gantry is not None:
+                    self._plant.gantry.let_go(self._plant.data)
             else:
                 self._plant.push(*action)
         self._lowcmd.listen(now, self._builtin.active, self._plant)
@@ -324,8 +344,10 @@ class RobotSim:
 
 
 def _schedule(config: SimConfig) -> deque:
-    events: list[tuple[float, Remote | tuple[float, float]]] = [
+    events: list[tuple[float, Remote | tuple[float, ...]]] = [
         *((event.time, event.remote) for event in config.remote_events),
         *((push.time, (push.vx, push.vy)) for push in config.pushes),
     ]
+    if config.gantry_release is not None:
+        events.append((config.gantry_release, _RELEASE))
     return deque(sorted(events, key=lambda event: event[0]))

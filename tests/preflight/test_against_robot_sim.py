@@ -14,7 +14,8 @@ pytest.importorskip("mujoco")
 
 from nfpo_deploy.guard.link import BRIDGE_ROLE, Mailbox
 from nfpo_deploy.transport.dds import DdsParticipant
-from nfpo_deploy.transport.lowcmd_watch import LOW_CMD_TOPIC, low_cmd_type
+from nfpo_deploy.transport.family import GO
+from nfpo_deploy.transport.lowcmd_watch import LOW_CMD_TOPIC
 from robots.loader import load_robot
 from sim2real_checks.preflight import command, listen
 from sim2real_checks.preflight.command import check_all, preflight
@@ -87,7 +88,7 @@ def test_a_sound_robot_is_ready_and_nothing_but_discovery_and_checkmode_was_sent
 
     monkeypatch.setattr(DdsParticipant, "writer", writer)
     witness = DdsParticipant("lo", DOMAIN)
-    commands = witness.reader(LOW_CMD_TOPIC, low_cmd_type())
+    commands = witness.reader(LOW_CMD_TOPIC, GO.low_cmd_type())
     try:
         assert (
             preflight(["--interface", "lo", "--domain-id", str(DOMAIN), "--json", str(file), "--seconds", "1.3"]) == 0

@@ -128,11 +128,56 @@ def test_gains_may_be_one_number_or_one_for_each_joint(load):
     np.testing.assert_array_equal(spec.stand_gains.damping, np.full(12, 5.0))
 
 
+# --- the G1 ---------------------------------------------------------------------------------------
+
+# Unitree's SDK: example/g1/low_level/g1_low_level_example.py, ankles and waist by their names in mode PR.
+G1_LEG = ("hip_pitch", "hip_roll", "hip_yaw", "knee", "ankle_pitch", "ankle_roll")
+G1_ARM = ("shoulder_pitch", "shoulder_roll", "shoulder_yaw", "elbow", "wrist_roll", "wrist_pitch", "wrist_yaw")
+G1_FIRST = {"left_leg": 0, "right_leg": 6, "waist": 12, "left_arm": 15, "right_arm": 22}
+
+
+def test_the_g1s_joints_stand_in_the_sdks_motor_order():
+    spec = load_robot("g1")
+    names = [f"{side}_{part}_joint" for side in ("left", "right") for part in G1_LEG]
+    names += ["waist_yaw_joint", "waist_roll_joint", "waist_pitch_joint"]
+    assert len(names) == G1_FIRST["left_arm"]
+    names += [f"{side}_{part}_joint" for side in ("left", "right") for part in G1_ARM]
+    assert list(spec.joint_names) == names and names[G1_FIRST["right_arm"]] == "right_shoulder_pitch_joint"
+    assert spec.motor_index.tolist() == list(range(29))
+    assert (spec.num_joints, spec.num_motor_slots, spec.message_family, spec.motor_mode) == (29, 35, "unitree_hg", 1)
+    assert spec.mode_machines == (5, 2), "29 joints with a free waist; what the simulator reports first"
+
+
+def test_the_g1_stands_on_two_feet_of_six_joints():
+    spec = load_robot("g1")
+    assert [(foot.name, foot.end, foot.side) for foot in spec.feet] == [("left_foot", 0, 1), ("right_foot", 0, -1)]
+    assert [foot.joint_indices for foot in spec.feet] == [tuple(range(6)), tuple(range(6, 12))]
+    assert spec.leg_geometry is None
+
+
+def test_the_g1s_gains_differ_by_joint_and_phase():
+    spec = load_robot("g1")
+    assert np.all(spec.max_gains.stiffness >= spec.stand_gains.stiffness)
+    assert np.all(spec.max_gains.damping >= spec.stand_gains.damping)
+    assert np.all(spec.max_gains.damping >= spec.damp_gains.damping)
+    assert not spec.damp_gains.stiffness.any()
+    knee, wrist = spec.joint_names.index("left_knee_joint"), spec.joint_names.index("left_wrist_yaw_joint")
+    assert spec.stand_gains.stiffness[knee] > spec.stand_gains.stiffness[wrist]
+    assert spec.damp_gains.damping[knee] > spec.damp_gains.damping[wrist]
+
+
+def test_the_g1_bends_its_knees_with_level_soles():
+    spec = load_robot("g1")
+    for pose in (spec.default_pose, spec.crouch_pose):
+        legs = pose[:12].reshape(2, 6)
+        np.testing.assert_allclose(legs[:, [0, 3, 4]].sum(axis=1), 0.0, atol=1e-12)
+
+
 # --- names ----------------------------------------------------------------------------------------
 
 
 def test_robots_with_a_folder_are_available():
-    assert "go2" in available_robots()
+    assert {"go2", "g1"} <= set(available_robots())
 
 
 @pytest.mark.parametrize("name", ["spot", "", "GO2", "go2 ", "robot.yaml"])

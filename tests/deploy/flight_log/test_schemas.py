@@ -19,6 +19,8 @@ NAMES = {
     "unitree_go/WirelessController": codec.GO_WIRELESS_CONTROLLER,
     "unitree_hg/LowState": codec.HG_LOW_STATE,
     "unitree_hg/LowCmd": codec.HG_LOW_CMD,
+    "unitree_hg/IMUState": codec.HG_IMU_STATE,
+    "unitree_hg/BmsState": codec.HG_BMS_STATE,
 }
 
 

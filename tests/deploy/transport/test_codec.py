@@ -19,6 +19,8 @@ CASES = [
     (codec.GO_LOW_CMD, go.LowCmd_, 812, True),
     (codec.HG_LOW_STATE, hg.LowState_, 2092, True),
     (codec.HG_LOW_CMD, hg.LowCmd_, 1004, True),
+    (codec.HG_IMU_STATE, hg.IMUState_, None, False),
+    (codec.HG_BMS_STATE, hg.BmsState_, None, False),
     (codec.GO_SPORT_MODE_STATE, go.SportModeState_, None, False),
     (codec.GO_WIRELESS_CONTROLLER, go.WirelessController_, None, False),
 ]
@@ -81,14 +83,15 @@ def test_random_messages_agree_with_the_sdk(message, idl, struct_size, has_crc):
             assert message.crc(record) == CRC().Crc(theirs)
 
 
-def test_the_checksum_covers_every_field():
-    record = random_record(codec.GO_LOW_CMD, np.random.default_rng(1))
-    before = codec.GO_LOW_CMD.crc(record)
-    record["motor_cmd"]["tau"][19] += 1
-    changed = codec.GO_LOW_CMD.crc(record)
+@pytest.mark.parametrize("message", [codec.GO_LOW_CMD, codec.HG_LOW_CMD], ids=lambda message: message.name)
+def test_the_checksum_covers_every_field(message):
+    record = random_record(message, np.random.default_rng(1))
+    before = message.crc(record)
+    record["motor_cmd"]["tau"][-1] += 1
+    changed = message.crc(record)
     record["crc"] += 1
     assert changed != before
-    assert codec.GO_LOW_CMD.crc(record) == changed, "the stored checksum itself does not count"
+    assert message.crc(record) == changed, "the stored checksum itself does not count"
 
 
 def test_padding_does_not_count():

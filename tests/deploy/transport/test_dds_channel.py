@@ -119,11 +119,11 @@ def test_impossible_domain_is_refused(domain_id):
         open_transport(SPEC, "lo", domain_id)
 
 
-def test_humanoid_family_is_refused_by_name():
+def test_an_unknown_message_family_is_refused_by_name():
     import dataclasses
 
-    spec = dataclasses.replace(SPEC, message_family="unitree_hg")
-    with pytest.raises(TransportError, match="unitree_hg"):
+    spec = dataclasses.replace(SPEC, message_family="unitree_xx")
+    with pytest.raises(TransportError, match="unitree_xx.*known: unitree_go, unitree_hg"):
         open_transport(spec, "lo", CHANNEL_DOMAIN)
 
 

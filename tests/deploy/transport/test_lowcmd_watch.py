@@ -19,6 +19,7 @@ from unitree_sdk2py.idl.unitree_go.msg.dds_ import LowCmd_, LowState_
 
 from nfpo_deploy.transport.codec import GO_LOW_CMD, GO_LOW_STATE
 from nfpo_deploy.transport.dds import DdsParticipant
+from nfpo_deploy.transport.family import GO
 from nfpo_deploy.transport.lowcmd_watch import BRIDGE, GUARD, LOW_CMD_TOPIC, LowCmdWatch, user_data
 from nfpo_deploy.transport.publisher import UNKNOWN, Publisher
 from nfpo_deploy.types import MotorCommand
@@ -148,7 +149,7 @@ def test_two_transports_of_one_process_are_foreign_to_each_other(transport):
 def test_guard_sees_bridges_guards_and_strangers_apart(start, participant):
     own = user_data(GUARD)
     writer = participant.writer(LOW_CMD_TOPIC, LowCmd_, own)
-    watch = LowCmdWatch(participant, own)
+    watch = LowCmdWatch(participant, own, GO)
     others = [start(OTHER, role.decode(), SAMPLE.hex()) for role in (user_data(GUARD), user_data(BRIDGE))]
     sdk = start(SDK_PROGRAM)
     until(
@@ -161,7 +162,7 @@ def test_guard_sees_bridges_guards_and_strangers_apart(start, participant):
 
 
 def test_silent_program_is_known_before_it_sends(start, participant):
-    watch = LowCmdWatch(participant, user_data(BRIDGE))
+    watch = LowCmdWatch(participant, user_data(BRIDGE), GO)
     start(OTHER, user_data(GUARD).decode(), SAMPLE.hex())
     sdk = start(SDK_PROGRAM)
     until(lambda: watch.others(), lambda: None)
@@ -214,7 +215,7 @@ def test_publisher_of_a_sample_and_of_a_stranger(start, participant):
 
 
 def test_polling_is_cheap(participant):
-    watch = LowCmdWatch(participant, user_data(BRIDGE))
+    watch = LowCmdWatch(participant, user_data(BRIDGE), GO)
     costs = []
     for _ in range(2000):
         begin = time.thread_time_ns()
