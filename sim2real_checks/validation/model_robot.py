@@ -24,7 +24,7 @@ from sim2real_checks.validation.model_file import ModelError, compile_model, par
 REACH = 0.03
 """m, a foot may lie so far from where robot.yaml's leg geometry puts it."""
 BEND = 0.3
-"""rad, by which joints differ between the two poses at which that is looked at: a wrong sign shows."""
+"""rad, by which each joint is bent in turn to see that: a name of another joint or a wrong sign shows."""
 TOUCH_MARGIN = 0.002
 """m, by which a touch sensor reaches beyond its foot, so that it sees all of the foot's contacts."""
 WORLD = "world"
@@ -164,9 +164,9 @@ def _leave_only_robot(world: mujoco.MjSpec, base: str) -> None:
 
 
 def _find_feet(model: mujoco.MjModel, spec: RobotSpec, path: Path) -> list[_FoundFoot]:
-    """Geoms of the feet, by name or else by place, where robot.yaml's leg geometry puts them in two poses."""
-    bent = np.clip(spec.default_pose + BEND, spec.position_lower, spec.position_upper)
-    poses = (spec.default_pose, bent)
+    """Geoms of the feet, by name or else by place, where robot.yaml's leg geometry puts them whichever joint is bent."""
+    bent = spec.default_pose + BEND * np.eye(spec.num_joints)
+    poses = [spec.default_pose, *np.clip(bent, spec.position_lower, spec.position_upper)]
     kinematics, still = LegKinematics(spec), np.zeros(spec.num_joints)
     expected = np.array([kinematics.forward(pose, still).position for pose in poses])
     actual = np.array([_geoms_in_base(model, spec, pose) for pose in poses])
