@@ -17,6 +17,8 @@ from robots.untrusted import MIB, UntrustedError, read_bounded
 MENAGERIE = "menagerie"
 MENAGERIE_URL = "https://github.com/google-deepmind/mujoco_menagerie"
 MAX_XML_BYTES = 64 * MIB
+MAX_SHOWN = 400
+"""Characters of a foreign error in one of ours."""
 _COMMENT = re.compile(rb"<!--.*?-->", re.DOTALL)
 _INCLUDE = re.compile(rb"<include\s[^>]*?\bfile\s*=\s*[\"']([^\"']+)[\"']")
 _NOT_OPENED = re.compile(r"(?:Error opening file|Could not open(?: file)?) '([^']*)'")
@@ -97,7 +99,7 @@ def _from_menagerie(robot: str) -> Path:
             raise ModelError(
                 f"--model {MENAGERIE} needs the package robot_descriptions: pip install robot_descriptions; or {remedy}"
             ) from error
-        reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:MAX_SHOWN]
         raise ModelError(
             f"--model {MENAGERIE}: robot_descriptions gave no model of {robot} ({reason}): check git and the network; "
             f"or {remedy}"
@@ -129,7 +131,7 @@ def _read(path: Path) -> bytes:
 
 def _explained(path: Path, error: ValueError) -> ModelError:
     """What MuJoCo refused, in words of files that are missing where that is the cause."""
-    text = " ".join(str(error).split())
+    text = " ".join(str(error).split())[:MAX_SHOWN]
     try:
         missing = [name for name, file in _parts(path) if not file.is_file()]
     except (OSError, UntrustedError) as problem:

@@ -28,6 +28,8 @@ BEND = 0.3
 TOUCH_MARGIN = 0.002
 """m, by which a touch sensor reaches beyond its foot, so that it sees all of the foot's contacts."""
 WORLD = "world"
+MOST_SHOWN = 40
+"""Names of joints in a message."""
 _LAWS = (
     "impratio", "tolerance", "ls_tolerance", "noslip_tolerance", "noslip_iterations", "ccd_tolerance", "ccd_iterations",
     "gravity", "wind", "density", "viscosity", "jacobian", "disableflags", "enableflags", "disableactuator",
@@ -93,7 +95,7 @@ def _check_joints(world: mujoco.MjSpec, spec: RobotSpec, path: Path) -> str:
     joints = {joint.name: joint for joint in world.joints}
     missing = [name for name in spec.joint_names if name not in joints]
     if missing:
-        has = ", ".join(sorted(name for name in joints if name)) or "none with a name"
+        has = ", ".join(sorted(name for name in joints if name)[:MOST_SHOWN]) or "none with a name"
         raise ModelError(
             f"{path}: no joint {missing[0]!r}, and {len(missing)} of {spec.num_joints} joints of {spec.name} are "
             f"missing; it has {has}: name them as in {spec.folder.name}/robot.yaml"
@@ -164,7 +166,7 @@ def _leave_only_robot(world: mujoco.MjSpec, base: str) -> None:
 
 
 def _find_feet(model: mujoco.MjModel, spec: RobotSpec, path: Path) -> list[_FoundFoot]:
-    """Geoms of the feet, by name or else by place, where robot.yaml's leg geometry puts them whichever joint is bent."""
+    """Geoms of the feet, by name or else by place: where robot.yaml puts them whichever joint is bent."""
     bent = spec.default_pose + BEND * np.eye(spec.num_joints)
     poses = [spec.default_pose, *np.clip(bent, spec.position_lower, spec.position_upper)]
     kinematics, still = LegKinematics(spec), np.zeros(spec.num_joints)

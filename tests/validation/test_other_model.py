@@ -88,6 +88,15 @@ def test_feet_are_found_by_name_or_place(spec, tmp_path, feet):
         assert model.geom(foot.name).size[0] == 0.022 and model.geom(foot.name).priority == 3
 
 
+def test_parts_in_frames_are_found(spec, tmp_path, other):
+    framed = write(tmp_path, go2().replace("<geom  type=\"sphere\"", "<frame pos=\"0 0 0.1\"><geom type=\"sphere\"")
+                   .replace("-0.002 0 -0.213\"/>", "-0.002 0 -0.313\"/></frame>"), "framed.xml")  # fmt: skip
+    assert "<frame" in framed.read_text()
+    for foot in spec.feet:
+        mine, plain = (built(spec, path).site(foot.name) for path in (framed, other))
+        np.testing.assert_allclose(mine.pos, plain.pos, atol=1e-12)
+
+
 def test_imu_and_feet_measure_what_they_must_at_rest(spec, other):
     """The file has neither sites nor sensors; by hand: weight on the feet, 9.81 m/s² upwards, the pose's own place."""
     robot = ScenarioRobot(spec, Scenario("s"), 0, other)
@@ -236,15 +245,14 @@ def test_bullet_and_another_model_do_not_go_together(spec, other):
 # --- the file ---
 
 
-def test_a_model_has_the_sha256_of_all_its_xml(tmp_path):
+def test_a_model_has_the_sha256_of_all_its_xml(spec, tmp_path):
     inner = write(tmp_path, go2(), "go2.xml")
     text = '<mujoco><!-- <include file="old.xml"/> --><include file="go2.xml"/></mujoco>'
     scene = write(tmp_path, text, "scene.xml")
     found = find_model(str(scene), "go2")
     assert found.name == f"{tmp_path.name}/scene.xml"
-    assert found.sha256 == {
-        path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in (scene, inner)
-    }  # fmt: skip
+    assert found.sha256 == {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in (scene, inner)}
+    assert mujoco.mj_getTotalmass(built(spec, scene)) == pytest.approx(15.2064, abs=1e-3)
 
 
 def test_a_file_that_includes_itself_is_refused_by_mujoco(spec, tmp_path):
