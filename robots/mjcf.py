@@ -113,7 +113,7 @@ def build_spec(robot: str, **options: Any) -> mujoco.MjSpec:
     choice = ModelOptions(**options)
     robot_spec = load_robot(robot)
     spec = mujoco.MjSpec.from_file(str(robot_spec.model_path))
-    _set_options(spec, choice)
+    set_options(spec, choice)
     _set_collisions(spec, choice, [foot.name for foot in robot_spec.feet])
     if choice.actuators == "position":
         _set_position_actuators(spec, choice)
@@ -123,7 +123,8 @@ def build_spec(robot: str, **options: Any) -> mujoco.MjSpec:
     return spec
 
 
-def _set_options(spec: mujoco.MjSpec, choice: ModelOptions) -> None:
+def set_options(spec: mujoco.MjSpec, choice: ModelOptions) -> None:
+    """Give a specification the timestep, integrator, contact cone and solver of `choice`."""
     import mujoco
 
     option = spec.option
@@ -195,6 +196,16 @@ def _omit_sensors(spec: mujoco.MjSpec, names: Sequence[str]) -> None:
         spec.delete(sensors[name])
 
 
+def add_floor(spec: mujoco.MjSpec, friction: float) -> mujoco.MjsGeom:
+    """Add a plane named `floor` at z = 0 and return it; `friction` is its sliding coefficient."""
+    import mujoco
+
+    return spec.worldbody.add_geom(
+        name="floor", type=mujoco.mjtGeom.mjGEOM_PLANE, size=[0, 0, 0.05], condim=3, friction=[friction, 0.005, 0.0001],
+        contype=1, conaffinity=1,
+    )  # fmt: skip
+
+
 def _add_scene(spec: mujoco.MjSpec, friction: float) -> None:
     """Floor, light, sky and a buffer large enough for off-screen pictures."""
     import mujoco
@@ -214,10 +225,7 @@ def _add_scene(spec: mujoco.MjSpec, friction: float) -> None:
     )  # fmt: skip
     material = spec.add_material(name="floor", texrepeat=[1, 1], texuniform=True)
     material.textures[mujoco.mjtTextureRole.mjTEXROLE_RGB] = "floor"
-    spec.worldbody.add_geom(
-        name="floor", type=mujoco.mjtGeom.mjGEOM_PLANE, size=[0, 0, 0.05], material="floor",
-        condim=3, friction=[friction, 0.005, 0.0001], contype=1, conaffinity=1,
-    )  # fmt: skip
+    add_floor(spec, friction).material = "floor"
     # The light travels with the robot: MuJoCo draws shadows only near where the light points.
     free = mujoco.mjtJoint.mjJNT_FREE
     base = next(joint.parent for joint in spec.joints if joint.type == free)

@@ -6,19 +6,22 @@ import dataclasses
 import math
 from collections import deque
 from collections.abc import Callable
-from typing import Protocol
+from pathlib import Path
+from typing import Any, Protocol
 
 import mujoco
 import numpy as np
 
 from nfpo_deploy.types import MotorCommand, RobotState
 from robots.loader import RobotSpec
-from robots.mjcf import build_spec
+from robots.mjcf import ModelOptions, build_spec
 from sim2real_checks.inprocess import Body, InProcessRobot, SensorErrors
 from sim2real_checks.robot_sim.config import LOW_STATE_HZ, SensorNoise, SimConfig
 from sim2real_checks.robot_sim.motors import MotorBank
 from sim2real_checks.robot_sim.plant import Plant
 from sim2real_checks.validation.bullet import BulletBody
+from sim2real_checks.validation.model_file import compile_model
+from sim2real_checks.validation.model_robot import build_other_spec, motor_limits
 from sim2real_checks.validation.scenario import Actuation, Disturbance, Scenario, ScenarioError, check_engine
 from sim2real_checks.validation.terrain import add_terrain
 
@@ -90,21 +93,32 @@ ENGINES: dict[str, Callable[[RobotSpec, SimConfig, mujoco.MjModel, float], Scena
 class ScenarioRobot:
     """A robot in its scenario: give it a motor command every 2 ms, take the LowState that comes of it, if one comes."""
 
-    def __init__(self, spec: RobotSpec, scenario: Scenario, seed: int) -> None:
+    def __init__(self, spec: RobotSpec, scenario: Scenario, seed: int, model: Path | None = None) -> None:
         """Build world and robot, which then rests on the ground.
+
+        Args:
+            spec: the robot.
+            scenario: what happens.
+            seed: of noise, biases, rough ground and dropped samples.
+            model: MJCF file of the robot in place of ours.
 
         Raises:
             ScenarioError: a joint that the robot does not have, or something that the engine cannot do.
+            ModelError: the model does not fit the robot.
         """
         check_engine(scenario)
+        if model is not None and scenario.physics.engine != "mujoco":
+            raise ScenarioError(f"scenario {scenario.name[:80]!r}: another model of the robot runs in MuJoCo alone")
         self.spec, self.scenario = spec, scenario
         self._random = np.random.default_rng([seed, 1])
-        self.motors = FlawedMotors(spec, scenario.actuation)
         config = SimConfig(
             robot=spec.name, timestep=scenario.physics.timestep, initial_pose=scenario.start.pose, seed=seed
         )  # fmt: skip
-        model = _world(spec, scenario, seed)
-        self.plant = ENGINES[scenario.physics.engine](spec, config, model, math.radians(scenario.start.yaw))
+        world = _world(spec, scenario, seed, model)
+        # Motors that another file makes weaker report, too, what they really give.
+        motors = spec if model is None else dataclasses.replace(spec, torque_limit=motor_limits(world, spec))
+        self.motors = FlawedMotors(motors, scenario.actuation)
+        self.plant = ENGINES[scenario.physics.engine](spec, config, world, math.radians(scenario.start.yaw))
         self._sensors = InProcessRobot(spec, config, _errors(scenario, self._random), self.plant, self.motors)
         self._encoder_bias = scenario.sensing.bias * self._random.normal(0.0, ENCODER_BIAS, spec.num_joints)
         self._commands: deque[MotorCommand] = deque()
@@ -149,12 +163,16 @@ class ScenarioRobot:
         return np.array([math.cos(angle), math.sin(angle)])
 
 
-def _world(spec: RobotSpec, scenario: Scenario, seed: int) -> mujoco.MjModel:
+def _world(spec: RobotSpec, scenario: Scenario, seed: int, model: Path | None) -> mujoco.MjModel:
     physics, terrain = scenario.physics, scenario.terrain
-    world = build_spec(
-        spec.name, collision="full", timestep=physics.timestep, cone=physics.cone, integrator=physics.integrator,
-        solver=physics.solver, iterations=physics.iterations, foot_friction=terrain.friction, looks=True,
-    )  # fmt: skip
+    options: dict[str, Any] = {
+        "timestep": physics.timestep, "cone": physics.cone, "integrator": physics.integrator, "solver": physics.solver,
+        "iterations": physics.iterations, "foot_friction": terrain.friction,
+    }  # fmt: skip
+    if model is None:
+        world = build_spec(spec.name, collision="full", looks=True, **options)
+    else:
+        world = build_other_spec(spec, model, ModelOptions(**options))
     add_terrain(world, terrain, seed)
     base = next(joint.parent for joint in world.joints if joint.type == mujoco.mjtJoint.mjJNT_FREE)
     for i, load in enumerate(d for d in scenario.disturbances if d.kind == "payload"):
@@ -165,7 +183,7 @@ def _world(spec: RobotSpec, scenario: Scenario, seed: int) -> mujoco.MjModel:
         )  # fmt: skip
     for name in spec.joint_names:
         world.joint(name).frictionloss += scenario.actuation.friction
-    return world.compile()
+    return world.compile() if model is None else compile_model(world, model)
 
 
 def _errors(scenario: Scenario, random: np.random.Generator) -> SensorErrors:

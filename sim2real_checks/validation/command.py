@@ -18,12 +18,15 @@ from nfpo_deploy.errors import NfpoError
 from nfpo_deploy.graph import resolve_policy
 from nfpo_deploy.policy.onnx_policy import OnnxPolicy
 from robots.loader import RobotSpec, load_robot
+from robots.mjcf import ModelOptions
 from sim2real_checks.faults.command import describe_computer
 from sim2real_checks.validation.broken import BREAKAGES
 from sim2real_checks.validation.bullet import load_pybullet
 from sim2real_checks.validation.campaign import run_all
 from sim2real_checks.validation.clearing import clear, unclear
 from sim2real_checks.validation.judge import Outcome, Verdict, check_limits, judge
+from sim2real_checks.validation.model_file import ModelFile, compile_model, find_model
+from sim2real_checks.validation.model_robot import build_other_spec
 from sim2real_checks.validation.report import HTML, Validated, write_report
 from sim2real_checks.validation.scenario import Scenario, ScenarioError, ScenarioSet, load_set
 from sim2real_checks.validation.teeth import Bite, bite, write_bites
@@ -46,6 +49,8 @@ class ValidateArgs:
       nfpo validate a.onnx b.onnx --only push
       nfpo validate a.onnx --set my_scenarios.yaml --list
       nfpo validate a.onnx --graph
+      nfpo validate a.onnx --model mujoco_menagerie/unitree_go2/scene.xml
+      nfpo validate a.onnx --model menagerie
       nfpo validate a.onnx --teeth
     """
 
@@ -57,6 +62,8 @@ class ValidateArgs:
     """Scenarios whose group and name contain this text."""
     graph: bool = False
     """Let a few scenarios run through the ROS 2 graph and DDS, too, in real time; needs ROS 2."""
+    model: str = ""
+    """Run on another model of the robot, too: an MJCF file, or `menagerie` for MuJoCo Menagerie's, downloaded."""
     list: bool = False
     """Show the scenarios; run nothing."""
     teeth: bool = False
@@ -94,18 +101,18 @@ def validate(argv: list[str]) -> int:
         load_pybullet()
     spec = load_robot(scenario_set.robot)
     loaded = [OnnxPolicy.load(resolve_policy(name, spec), spec) for name in args.policies]
+    model = _other_model(console, args, spec, chosen) if args.model else None
     if args.teeth:
         return _show_teeth(console, loaded[0], spec, chosen, args)
     began = time.monotonic()
-    validated = []
-    for name, policy in zip(_short_names(args.policies), loaded, strict=True):
-        outcomes = _run(console, policy, name, scenario_set.robot, chosen, args)
-        verdicts = [judge(s, [o for o in outcomes if o.scenario.name == s.name]) for s in chosen]
-        graph = _through_graph(console, policy, spec, chosen, args) if args.graph else ()
-        validated.append(Validated(name, policy.sha256, tuple(verdicts), graph))
+    names = _short_names(args.policies)
+    validated = [
+        _validate_one(console, name, policy, spec, chosen, args, model)
+        for name, policy in zip(names, loaded, strict=True)
+    ]
     context = {"scenarios": len(chosen), "seed": args.seed, **describe_computer()}
     context["minutes"] = round((time.monotonic() - began) / 60.0, 2)
-    write_report(args.out, validated, scenario_set, context)
+    write_report(args.out, validated, scenario_set, context, model)
     _print_verdict(console, validated)
     console.print(f"report: {args.out / HTML}", soft_wrap=True, highlight=False)
     if args.clearance and not args.only:
@@ -114,11 +121,50 @@ def validate(argv: list[str]) -> int:
     return int(not all(one.passed for one in validated))
 
 
+def _other_model(console: Console, args: ValidateArgs, spec: RobotSpec, chosen: tuple[Scenario, ...]) -> ModelFile:
+    """The file of `--model`, after all that can be wrong with it."""
+    if args.teeth:
+        raise NfpoError("--teeth breaks policies on our own model of the robot: leave --model out")
+    left_out = len(chosen) - len(_in_mujoco(chosen))
+    if left_out == len(chosen):
+        raise ScenarioError("--model: none of these scenarios runs in MuJoCo, the engine that reads such a file")
+    model = find_model(args.model, spec.name)
+    compile_model(build_other_spec(spec, model.path, ModelOptions()), model.path)
+    more = f"; {left_out} scenarios of another engine are left out there" if left_out else ""
+    console.print(f"also on {model.path}{more}", soft_wrap=True, markup=False, highlight=False)
+    return model
+
+
+def _in_mujoco(scenarios: tuple[Scenario, ...]) -> tuple[Scenario, ...]:
+    return tuple(scenario for scenario in scenarios if scenario.physics.engine == "mujoco")
+
+
+def _validate_one(
+    console: Console, name: str, policy: OnnxPolicy, spec: RobotSpec, chosen: tuple[Scenario, ...], args: ValidateArgs,
+    model: ModelFile | None,
+) -> Validated:  # fmt: skip
+    verdicts = _judge(chosen, _run(console, policy, name, spec.name, chosen, args))
+    on_model: tuple[Verdict, ...] = ()
+    if model is not None:
+        fitting = _in_mujoco(chosen)
+        where = f"{name} on {model.name}"
+        on_model = _judge(fitting, _run(console, policy, where, spec.name, fitting, args, model.path))
+    graph = _through_graph(console, policy, spec, chosen, args) if args.graph else ()
+    return Validated(name, policy.sha256, verdicts, graph, on_model, model.name if model else "")
+
+
+def _judge(scenarios: tuple[Scenario, ...], outcomes: list[Outcome]) -> tuple[Verdict, ...]:
+    return tuple(judge(s, [o for o in outcomes if o.scenario.name == s.name]) for s in scenarios)
+
+
 def _clear(
     console: Console, one: Validated, policy: OnnxPolicy, spec: RobotSpec, scenario_set: ScenarioSet, seed: int
 ) -> None:  # fmt: skip
     if one.passed:
         text = f"cleared for hardware: {clear(policy, spec, scenario_set, one.required, seed)}"
+    elif one.passed_on_ours:
+        # Another model may be of a robot with a load, or wrong: it withholds a clearance, and takes none away.
+        text = f"not cleared: it failed on {one.model_name}; a clearance that it has stays"
     else:
         removed = unclear(policy, scenario_set)
         text = f"no longer cleared: removed {removed}" if removed else ""
@@ -158,7 +204,8 @@ def _short_names(names: Sequence[str]) -> list[str]:
 
 
 def _run(
-    console: Console, policy: OnnxPolicy, name: str, robot: str, chosen: tuple[Scenario, ...], args: ValidateArgs
+    console: Console, policy: OnnxPolicy, name: str, robot: str, chosen: tuple[Scenario, ...], args: ValidateArgs,
+    model: Path | None = None,
 ) -> list[Outcome]:  # fmt: skip
     columns = (
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("left"),
@@ -167,7 +214,7 @@ def _run(
     outcomes = []
     with Progress(*columns, console=console) as progress:
         task = progress.add_task(name, total=sum(s.seeds for s in chosen))
-        for outcome in run_all(policy.path, robot, chosen, args.seed, args.workers):
+        for outcome in run_all(policy.path, robot, chosen, args.seed, args.workers, model=model):
             outcomes.append(outcome)
             progress.advance(task)
             if outcome.ended:
@@ -209,7 +256,9 @@ def _listing(chosen: Sequence[Scenario]) -> Table:
 def _print_verdict(console: Console, validated: Sequence[Validated]) -> None:
     for one in validated:
         through = [verdict for verdict in one.graph if not verdict.passed]
-        for where, verdict in [("", v) for v in one.failures] + [("through the graph, ", v) for v in through]:
+        other = [(f"on {one.model_name}, ", verdict) for verdict in one.model_failures]
+        graph = [("through the graph, ", verdict) for verdict in through]
+        for where, verdict in [("", verdict) for verdict in one.failures] + other + graph:
             text = f"{where}{verdict.scenario.name}: {'; '.join(verdict.failures)}"
             console.print(text, style="red", markup=False, highlight=False, soft_wrap=True)
         style = "green" if one.passed else "bold red"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_right
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 
@@ -43,6 +44,7 @@ def run_scenario(
     scenario: Scenario,
     seed: int,
     tamper: Callable[[DeployedStack], None] | None = None,
+    model: Path | None = None,
 ) -> Trace:
     """Run to the end of the scenario, to a fall, or until the watchdog takes walking away.
 
@@ -52,11 +54,13 @@ def run_scenario(
         scenario: what happens.
         seed: of noise, biases, rough ground and dropped samples; the same seed gives the same trace.
         tamper: breaks the software on purpose.
+        model: MJCF file of the robot in place of ours.
 
     Raises:
         ScenarioError: the scenario does not fit the robot.
+        ModelError: the model does not fit the robot.
     """
-    robot, stack = ScenarioRobot(spec, scenario, seed), DeployedStack(spec, policy)
+    robot, stack = ScenarioRobot(spec, scenario, seed, model), DeployedStack(spec, policy)
     if tamper is not None:
         tamper(stack)
     recorder = Recorder(spec, round(scenario.duration * BRIDGE_HZ))

@@ -129,13 +129,15 @@ def _seesaw(spec: mujoco.MjSpec, terrain: Terrain) -> None:
 
     reach, height = 0.5 * SEESAW_LENGTH, terrain.height
     tilt = math.asin(min(0.9, height / reach))
+    # A file of another author may be written in degrees, and its specification then takes nothing else.
+    angle = math.degrees(tilt) if spec.compiler.degree else tilt
     board = spec.worldbody.add_body(
         name="ground_board", pos=[terrain.runway + reach * math.cos(tilt), 0.0, height],
         quat=[math.cos(0.5 * tilt), 0.0, -math.sin(0.5 * tilt), 0.0],
     )  # fmt: skip
     board.add_joint(
-        name="ground_axis", type=mujoco.mjtJoint.mjJNT_HINGE, axis=[0, 1, 0], damping=2.0, ref=-tilt,
-        limited=1, range=[-tilt, tilt],
+        name="ground_axis", type=mujoco.mjtJoint.mjJNT_HINGE, axis=[0, 1, 0], damping=2.0, ref=-angle,
+        limited=1, range=[-angle, angle],
     )  # fmt: skip
     board.add_geom(
         name="ground_board", type=mujoco.mjtGeom.mjGEOM_BOX, size=[reach, 0.5 * WIDTH, 0.5 * SEESAW_THICKNESS],
