@@ -19,6 +19,7 @@ MODE_PR = 0
 """`mode_pr` of the unitree_hg family: ankles and waist are commanded as pitch and roll, not as motors A and B."""
 _STEPS_TO_LEARN = 51
 _COMMAND_FIELDS = (("q", "q"), ("dq", "dq"), ("kp", "stiffness"), ("kd", "damping"), ("tau", "tau"))
+_FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 
 class TickGaps:
@@ -144,7 +145,7 @@ class LowCmdEncoder:
     def __init__(self, spec: RobotSpec) -> None:
         self._codec = family_of(spec).low_cmd
         self._motors = spec.motor_index
-        self._shape = (spec.num_joints,)
+        self._shape = (len(_COMMAND_FIELDS), spec.num_joints)
         self._record = self._codec.new()
         slots = self._record["motor_cmd"]
         self._echoes = spec.message_family == "unitree_hg"
@@ -173,18 +174,28 @@ class LowCmdEncoder:
         Raises:
             TransportError: an array of the wrong shape, or a value that is not finite as float32.
         """
+        try:
+            values = np.array([cmd.q, cmd.dq, cmd.stiffness, cmd.damping, cmd.tau], dtype=np.float64)
+        except (TypeError, ValueError):
+            values = np.empty(0)
+        # A comparison with NaN is false, and what is no larger than this stays finite as float32.
+        if values.shape != self._shape or not np.abs(values).max() <= _FLOAT32_MAX:
+            raise self._blame(cmd)
         slots = self._record["motor_cmd"]
-        for field, attribute in _COMMAND_FIELDS:
-            values = np.asarray(getattr(cmd, attribute))
-            with np.errstate(over="ignore", invalid="ignore"):
-                values32 = values.astype(np.float32)
-            if values.shape != self._shape or not np.isfinite(values32).all():
-                raise TransportError(
-                    f"motor command not sent: {attribute} must be finite, of shape {self._shape}; got {values!r}"
-                )
-            slots[field][self._motors] = values32
+        for row, (field, _) in zip(values, _COMMAND_FIELDS, strict=True):
+            slots[field][self._motors] = row
         self._record["crc"] = self._codec.crc(self._record)
         return self._codec.encode(self._record)
+
+    def _blame(self, cmd: MotorCommand) -> TransportError:
+        shape = self._shape[1:]
+        for _, attribute in _COMMAND_FIELDS:
+            values = getattr(cmd, attribute)
+            if np.shape(values) != shape or not (np.abs(values) <= _FLOAT32_MAX).all():
+                return TransportError(
+                    f"motor command not sent: {attribute} must be finite, of shape {shape}; got {values!r}"
+                )
+        return TransportError(f"motor command not sent: {cmd!r}")
 
 
 class LowCmdDecoder:
