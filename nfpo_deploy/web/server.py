@@ -50,6 +50,14 @@ VIEW_HEADERS = ("Content-Type", "Content-Encoding")
 VIEW = "/view-"
 """Start of the view's address; its key follows."""
 VIEW_OPTIONS = "/?darkMode&fixedDpr=1"
+HEAD = b"<head>"
+WORKER_SHIM = (
+    b"<script>window.Worker = class extends Worker { constructor(url, options) {"
+    b" if (options?.type === 'module' && String(url).startsWith('blob:')) throw Error('not from a blob');"
+    b" super(url, options); } };</script>"
+)
+"""viser's connection lives in a module worker made from a blob, which Chromium refuses in a sandboxed frame with an
+event that viser does not hear. Refused at once, viser takes its second choice, a data: URL, which is allowed."""
 
 
 class PageRequest(NamedTuple):
@@ -275,11 +283,13 @@ class WebServer:
         if "Upgrade" in request.headers:
             return await self._view_messages(request)
         url = f"http://127.0.0.1:{self._view_port}{request.match_info['path'] or '/'}"
-        accepted = {"Accept-Encoding": request.headers.get("Accept-Encoding", "")}
-        async with self._client.get(url, headers=accepted) as answer:
+        async with self._client.get(url, headers={"Accept-Encoding": "identity"}) as answer:
             headers = {name: answer.headers[name] for name in VIEW_HEADERS if name in answer.headers}
             headers["Content-Security-Policy"] = VIEW_POLICY
-            return web.Response(status=answer.status, body=await answer.read(), headers=headers)
+            body = await answer.read()
+        if headers.get("Content-Type", "").startswith("text/html"):
+            body = body.replace(HEAD, HEAD + WORKER_SHIM, 1)
+        return web.Response(status=answer.status, body=body, headers=headers)
 
     async def _view_messages(self, request: web.Request) -> web.StreamResponse:
         offered = request.headers.get("Sec-WebSocket-Protocol", "")

@@ -6,7 +6,10 @@ import asyncio
 import contextlib
 import json
 import os
+import shutil
 import socket
+import subprocess
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,7 +30,7 @@ from nfpo_deploy.operator.requests import Request
 from nfpo_deploy.operator.web_link import WebLink
 from nfpo_deploy.types import VelocityCommand
 from nfpo_deploy.web.access import MAX_FAILURES, Access
-from nfpo_deploy.web.server import COOKIE, MAX_PAGES, WebServer
+from nfpo_deploy.web.server import COOKIE, MAX_PAGES, WORKER_SHIM, WebServer
 from nfpo_deploy.web.view import RobotView
 from robots.loader import load_robot
 
@@ -93,6 +96,46 @@ async def view_of(session, server: WebServer, url: str) -> str:
     async with session.ws_connect(url + "/control") as ws:
         server.broadcast({"status": 0})
         return urlsplit((await ws.receive_json(timeout=10))["view"]).path.rstrip("/")
+
+
+def test_the_views_workers_are_shimmed_before_its_own_script(serve) -> None:
+    server = serve()
+
+    async def talk(session, url):
+        path = await view_of(session, server, url)
+        async with session.get(url + path + "/") as response:
+            return await response.text()
+
+    page = browse(server, talk)
+    assert page.index(WORKER_SHIM.decode()) < page.index("<script", page.index("<head>") + len("<head>" + "<script"))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="Chromium is not installed")
+def test_a_real_browser_connects_to_the_robot_in_its_sandboxed_frame(serve, tmp_path, monkeypatch) -> None:
+    connected, view_messages = threading.Event(), WebServer._view_messages
+
+    def watched(self, request):
+        connected.set()
+        return view_messages(self, request)
+
+    monkeypatch.setattr(WebServer, "_view_messages", watched)
+    server = serve()
+    options = ["--headless=new", "--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
+    browser = subprocess.Popen(
+        ["chromium", *options, f"--user-data-dir={tmp_path}", f"http://127.0.0.1:{server.port}/"],
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        deadline = time.monotonic() + 200.0
+        while not connected.is_set():
+            assert time.monotonic() < deadline, "the page shows no robot"
+            server.broadcast({"status": time.monotonic_ns()})
+            time.sleep(0.1)
+    finally:
+        browser.kill()
+        browser.wait()
 
 
 @pytest.mark.parametrize("cookie", [None, TOKEN, "x" * 43, ""])
