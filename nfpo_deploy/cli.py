@@ -51,7 +51,7 @@ COMMANDS = (
     Command(
         "preflight",
         "sim2real_checks.preflight.command:preflight",
-        "check wire, robot and computer before the first start; it only listens",
+        "check wire, robot and computer before the first start; --wiggle moves each joint a little",
         "nfpo preflight --interface eth0",
         "ros",
     ),

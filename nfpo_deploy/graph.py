@@ -131,7 +131,7 @@ def build_graph(graph: str, given: Mapping[str, str], environment: Mapping[str, 
     policy = _policy(values["policy"], spec)
     processes = [
         *_recorder(values, interface, domain_id, policy),
-        *_guards(values, interface, domain_id),
+        *guard_processes(values["robot"], interface, domain_id),
         *_node_processes(values, interface, domain_id, policy),
         *_operators(values),
     ]
@@ -279,9 +279,9 @@ def _node(name: str, parameters: Mapping[str, Any], values: Mapping[str, str], *
     return Process(name, f"{PACKAGE}.ros.{name}", name, {name: parameters}, **options, **_common(values))
 
 
-def _guards(values: Mapping[str, str], interface: str, domain_id: int) -> list[Process]:
+def guard_processes(robot: str, interface: str, domain_id: int) -> list[Process]:
     """Two, so that one is left when bridge and guard die together; stopped when nothing needs guarding any more."""
-    common = ("--robot", values["robot"], "--interface", interface, "--domain-id", str(domain_id))
+    common = ("--robot", robot, "--interface", interface, "--domain-id", str(domain_id))
     return [
         Process(
             name,

@@ -38,7 +38,7 @@ settings.load_profile("default" if os.environ.get("NFPO_SLOW") else "everyday")
 TESTS = Path(__file__).parent
 ALONE = (
     "ros", "security", "walk/test_walk_end_to_end.py", "faults/test_campaign_for_real.py",
-    "preflight/test_against_robot_sim.py", "preflight/test_over_a_cable.py",
+    "preflight/test_against_robot_sim.py", "preflight/test_over_a_cable.py", "preflight/test_wiggle_end_to_end.py",
 )  # fmt: skip
 
 

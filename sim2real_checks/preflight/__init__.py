@@ -1,1 +1,1 @@
-"""Checks of a robot, its wire and this computer before the first start; they command nothing."""
+"""Checks of a robot, its wire and this computer before the first start; they command nothing, but for the wiggle."""

@@ -21,6 +21,7 @@ from robots.loader import RobotSpec, load_robot
 from sim2real_checks.plain_json import without_nan
 from sim2real_checks.preflight import computer, judge_link, judge_robot
 from sim2real_checks.preflight.finding import Finding, Result, skipped, worst
+from sim2real_checks.preflight.judge_wiggle import reasons_against
 from sim2real_checks.preflight.listen import Heard, domains_in_use, listen
 
 MARKS = {
@@ -32,6 +33,15 @@ MARKS = {
 LEAST_S, MOST_S = 0.5, 60.0
 WIRE_CHECKS = ("DDS participants", "LowState", "checksums", "clock", "motor commands", "built-in controller")
 SCHEMA = 1
+WORD = "wiggle"
+CONSENT = """
+The {robot} on {interface} is going to move: each joint in turn, by 0.1 rad to either side, for about 40 s.
+It lies on its belly or hangs level, its legs are free, nobody touches it, and a hand is on the remote:
+L2+B, or Ctrl-C here, ends it at once and leaves the joints damped."""
+REMEDY = (
+    "the robot lies or hangs at rest, and its built-in controller is released: with its app, or by a launch that is "
+    "ended again; nfpo restore gives it back"
+)
 
 
 class PreflightError(NfpoError):
@@ -40,7 +50,7 @@ class PreflightError(NfpoError):
 
 @dataclass
 class PreflightArgs:
-    """Check wire, robot and this computer before the first start. It only listens: no motor is commanded.
+    """Check wire, robot and this computer before the first start. It only listens; with --wiggle it moves joints, too.
 
     Each line has a result (✓ pass, ! warning, ✗ failure, – not checked), what was measured, and what to do about it.
     Exit status: 0 when nothing failed, 1 when something did. Leave the robot at rest, lying or hanging, meanwhile.
@@ -49,6 +59,8 @@ class PreflightArgs:
       nfpo preflight --interface eth0
       nfpo preflight --interface eth0 --seconds 20 --json preflight.json
       nfpo preflight --interface lo --domain-id 7
+      nfpo preflight --interface eth0 --wiggle                 then also move each joint by 0.1 rad
+      nfpo preflight --interface lo --wiggle --yes             the same without asking
     """
 
     interface: str
@@ -61,14 +73,19 @@ class PreflightArgs:
     """How long to listen, s."""
     json: Path | None = None
     """Write the result to this file, too."""
+    wiggle: bool = False
+    """When all checks passed, move one joint after another to prove joint order, signs and motors."""
+    yes: bool = False
+    """With --wiggle: consent given, do not ask."""
 
 
 def preflight(argv: list[str]) -> int:
     """Run the checks; returns the exit status.
 
     Raises:
-        PreflightError: a bad option, or the JSON file cannot be written.
+        PreflightError: a bad option, no consent to the wiggle, or the JSON file cannot be written.
         RobotSpecError: unknown robot.
+        SafetyError, TransportError: the robot may not be wiggled, or the wiggle could not be carried out.
         TransportError: unknown interface, bad domain id, or DDS fails.
     """
     args = tyro.cli(PreflightArgs, args=argv, prog="nfpo preflight", description=cleandoc(PreflightArgs.__doc__ or ""))
@@ -76,13 +93,45 @@ def preflight(argv: list[str]) -> int:
         raise PreflightError(f"--seconds must be in {LEAST_S:g}..{MOST_S:g}, got {args.seconds}")
     if not 0 <= args.domain_id <= 232:
         raise PreflightError(f"--domain-id must be in 0..232, got {args.domain_id}; a Unitree robot uses 0")
+    if args.yes and not args.wiggle:
+        raise PreflightError("--yes is consent to --wiggle and means nothing without it; leave it out, or give both")
     spec = load_robot(args.robot)
     print(f"listening to {spec.name} on {args.interface}, DDS domain {args.domain_id} …", file=sys.stderr, flush=True)
     findings = check_all(spec, args.interface, args.domain_id, args.seconds)
     show(findings)
+    if args.wiggle:
+        moved = move(spec, args, findings)
+        show(moved)
+        findings = [*findings, *moved]
     if args.json is not None:
         write(args.json, findings, args)
     return 1 if worst(findings) is Result.FAIL else 0
+
+
+def move(spec: RobotSpec, args: PreflightArgs, findings: Sequence[Finding]) -> list[Finding]:
+    """Findings of the wiggle; one that fails where the checks speak against it. Errors as `preflight`."""
+    reasons = reasons_against(findings)
+    if reasons:
+        return [Finding("wiggle", Result.FAIL, f"nothing was moved: {'; '.join(reasons)}", REMEDY)]
+    ask(args)
+    from sim2real_checks.preflight.wiggle import wiggle
+
+    return wiggle(spec, args.interface, args.domain_id)
+
+
+def ask(args: PreflightArgs) -> None:
+    """Ask for consent on the terminal; PreflightError without it."""
+    if args.yes:
+        return
+    if not sys.stdin.isatty():
+        raise PreflightError("--wiggle moves the robot: confirm it on a terminal, or consent with --yes")
+    print(CONSENT.format(robot=args.robot, interface=args.interface), file=sys.stderr, flush=True)
+    try:
+        answer = input(f"type {WORD} to go on: ")
+    except EOFError:
+        answer = ""
+    if answer.strip() != WORD:
+        raise PreflightError(f"nothing was moved: expected {WORD!r}, got {answer!r}")
 
 
 def check_all(spec: RobotSpec, interface: str, domain_id: int, seconds: float) -> list[Finding]:

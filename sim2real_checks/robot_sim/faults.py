@@ -188,6 +188,14 @@ FAULTS: dict[str, FaultKind] = {
         "sensors", "one LowState with one joint angle far off",
         {"joint": _joint(), "offset": _number(-1e6, 1e6, "rad", 2.0)}, momentary=True,
     ),
+    "swap_joints": FaultKind(
+        "sensors", "LowState shows two joints in each other's place, as with their cables swapped",
+        {"joint": _joint(), "other": _joint()},
+    ),
+    "flip_joint": FaultKind(
+        "sensors", "LowState shows angle, speed and torque of a joint with the opposite sign", {"joint": _joint()},
+        each="joint",
+    ),
     "clock_jump": FaultKind(
         "sensors", "the tick is ahead by n (behind, if negative)", {"n": _integer(-(2**31), 2**31, "ms")}
     ),

@@ -59,6 +59,18 @@ def spike(record: np.ndarray, values: Mapping[str, Any], spec: RobotSpec) -> Non
     record["motor_state"]["q"][spec.motor_index[values["joint"]]] += values["offset"]
 
 
+def swap_joints(record: np.ndarray, values: Mapping[str, Any], spec: RobotSpec) -> None:
+    """Two joints have changed places."""
+    one, other = spec.motor_index[values["joint"]], spec.motor_index[values["other"]]
+    record["motor_state"][[one, other]] = record["motor_state"][[other, one]]
+
+
+def flip_joint(record: np.ndarray, values: Mapping[str, Any], spec: RobotSpec) -> None:
+    """One joint has the opposite sign."""
+    for name in ("q", "dq", "tau_est"):
+        record["motor_state"][name][spec.motor_index[values["joint"]]] *= -1.0
+
+
 def clock_jump(record: np.ndarray, values: Mapping[str, Any], spec: RobotSpec) -> None:
     """The tick is off; it wraps at 32 bits as a robot's does."""
     record["tick"] = (int(record["tick"]) + values["n"]) % 2**32
@@ -97,7 +109,19 @@ def battery(record: np.ndarray, values: Mapping[str, Any], spec: RobotSpec) -> N
 
 SENSORS: dict[str, Callable[[np.ndarray, Mapping[str, Any], RobotSpec], None]] = {
     function.__name__: function
-    for function in (nan, wrong_robot, voltage, spike, clock_jump, tilt_lie, gyro_bias, heat, battery)
+    for function in (
+        nan,
+        wrong_robot,
+        voltage,
+        spike,
+        swap_joints,
+        flip_joint,
+        clock_jump,
+        tilt_lie,
+        gyro_bias,
+        heat,
+        battery,
+    )
 }
 
 

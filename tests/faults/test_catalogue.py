@@ -64,8 +64,10 @@ def test_machine_shutdown_reaches_everybody_but_the_robot(catalogue, processes):
 
 def test_every_fault_of_the_simulator_appears_with_parameters_that_it_takes(catalogue, spec):
     injections = [i for fault in catalogue for i in fault.injections if i.kind == "sim"]
-    # Laying a robot down is no fault: it is what somebody does after one. Nor is hanging it up.
-    assert {injection.target for injection in injections} == set(FAULTS) - {CLEAR, "lay_down", "gantry"}
+    # Laying a robot down is no fault: it is what somebody does after one, and so is hanging it up.
+    # Wrong cables are found before a start.
+    left_out = {CLEAR, "lay_down", "gantry", "swap_joints", "flip_joint"}
+    assert {injection.target for injection in injections} == set(FAULTS) - left_out
     for injection in injections:
         options = {k: spec.joint_names[0] if v == ANY_JOINT else v for k, v in injection.options.items()}
         parse_fault({"fault": injection.target, **options}, spec)

@@ -23,7 +23,8 @@ LOWSTATE_FAULTS = [
     {"fault": "bad_crc"}, {"fault": "truncate"}, {"fault": "nan", "field": "q"}, {"fault": "wrong_robot"},
     {"fault": "voltage", "volts": 5}, {"fault": "spike", "joint": JOINT}, {"fault": "clock_jump", "n": 7},
     {"fault": "tilt_lie", "angle": 0.5}, {"fault": "gyro_bias", "x": 1}, {"fault": "battery", "soc": 5},
-    {"fault": "heat", "joint": JOINT, "temperature": 90},
+    {"fault": "heat", "joint": JOINT, "temperature": 90}, {"fault": "flip_joint", "joint": JOINT},
+    {"fault": "swap_joints", "joint": JOINT, "other": "RL_thigh_joint"},
 ]  # fmt: skip
 
 
@@ -109,6 +110,10 @@ def test_values_of_the_sensor_faults():
     record, ok = apply(fault="heat", joint=JOINT, temperature=90)
     assert ok and np.flatnonzero(record["motor_state"]["temperature"]).tolist() == [4]
     assert apply(fault="gyro_bias", y=0.5)[0]["imu_state"]["gyroscope"].tolist() == [0, 0.5, 0]
+    record, ok = apply(fault="swap_joints", joint=JOINT, other="RL_calf_joint")
+    assert ok and record["motor_state"]["q"][[4, 11, 5]].tolist() == pytest.approx([1.1, 0.4, 0.5])
+    record, ok = apply(fault="flip_joint", joint=JOINT)
+    assert ok and record["motor_state"]["q"][[4, 5]].tolist() == pytest.approx([-0.4, 0.5])
 
 
 @pytest.mark.parametrize(("axis", "index"), [("roll", 0), ("pitch", 1)])
