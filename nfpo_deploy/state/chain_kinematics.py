@@ -10,6 +10,8 @@ from nfpo_deploy.errors import EstimatorError
 from nfpo_deploy.state.kinematics import LegKinematics, LegState
 from robots.loader import RobotSpec
 
+_NEXT, _AFTER = [1, 2, 0], [2, 0, 1]
+
 
 class Kinematics(Protocol):
     """What state estimation needs to know of a robot's legs."""
@@ -78,7 +80,7 @@ class ChainKinematics:
         origin = np.cumsum((rotation[:, :-1] @ self._offset[..., None])[..., 0], axis=1)
         position = origin[:, -1] + (rotation[:, -1] @ self._sole[..., None])[..., 0]
         axis = (rotation[:, 1:] @ self._axis[None, :, :, None])[..., 0]
-        column = np.cross(axis, position[:, None] - origin)
+        column = _cross(axis, position[:, None] - origin)
         velocity = (column * rate[..., None]).sum(axis=1)
         return LegState(position, column.transpose(0, 2, 1), velocity, (axis * rate[..., None]).sum(axis=1))
 
@@ -90,6 +92,11 @@ def leg_kinematics(spec: RobotSpec) -> Kinematics:
         EstimatorError: robot.yaml describes neither.
     """
     return LegKinematics(spec) if spec.leg_chain is None else ChainKinematics(spec)
+
+
+def _cross(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Cross products (..., 3); `np.cross` costs three times as much on short arrays."""
+    return a[..., _NEXT] * b[..., _AFTER] - a[..., _AFTER] * b[..., _NEXT]
 
 
 def _rotations(quat: np.ndarray) -> np.ndarray:
