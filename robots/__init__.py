@@ -3,6 +3,7 @@
 from robots.loader import (
     Foot,
     Gains,
+    LegChain,
     LegGeometry,
     RobotSpec,
     RobotSpecError,
@@ -15,6 +16,7 @@ from robots.loader import (
 __all__ = [
     "Foot",
     "Gains",
+    "LegChain",
     "LegGeometry",
     "RobotSpec",
     "RobotSpecError",

@@ -17,6 +17,7 @@ ROBOTS_DIR = Path(__file__).resolve().parent
 SCHEMA = 1
 MESSAGE_FAMILIES = ("unitree_go", "unitree_hg")
 MOTOR_SLOTS = {"unitree_go": 20, "unitree_hg": 35}
+AXES = ("x", "y", "z")
 FOOT_SIGNS = {"end": {"front": 1, "middle": 0, "rear": -1}, "side": {"left": 1, "right": -1}}
 
 
@@ -55,6 +56,25 @@ class LegGeometry:
     calf: float
     foot_offset_x: float
     foot_radius: float
+
+
+@dataclass(frozen=True)
+class LegChain:
+    """Leg of J revolute joints, as the left one has it; the right one is its mirror image. m and unit vectors.
+
+    The frame of each joint's link lies at the joint, in the frame of the link before; the first in base_link.
+    """
+
+    offset: np.ndarray
+    """(J, 3) m."""
+    turn: np.ndarray
+    """(J, 4) unit quaternions wxyz, fixed turn of the link's frame where the joint is at zero."""
+    axis: np.ndarray
+    """(J, 3), of the joint in the link's own frame."""
+    sole: np.ndarray
+    """(3,) m, place of the foot's site in the last link."""
+    foot_radius: float
+    """m from that site down to the ground under a level foot."""
 
 
 @dataclass(frozen=True)
@@ -129,6 +149,8 @@ class RobotSpec:
     feet: tuple[Foot, ...]
     leg_geometry: LegGeometry | None
     """None for a robot whose legs do not all have three joints."""
+    leg_chain: LegChain | None
+    """None for a robot that has a `leg_geometry`."""
     base_mass: float
     base_height: float
     voltage_range: tuple[float, float]
@@ -246,7 +268,8 @@ def _build(data: dict[str, Any], path: Path, sha256: str) -> RobotSpec:
         imu_site=str(data["imu"]["site"]),
         imu_position=_vector(data["imu"]["position"], 3, "imu.position"),
         feet=feet,
-        leg_geometry=_leg_geometry(data, feet),
+        leg_geometry=_leg_geometry(data["leg_geometry"]) if _three_joints(feet) else None,
+        leg_chain=None if _three_joints(feet) else _leg_chain(data["leg_chain"], feet),
         base_mass=_number(data["base"], "mass", "base", above_zero=True),
         base_height=_number(data["base"], "height", "base", above_zero=True),
         voltage_range=_range(data["identity"]["voltage"], "identity.voltage"),
@@ -322,10 +345,33 @@ def _foot(data: dict[str, Any], names: tuple[str, ...]) -> Foot:
     return Foot(str(data["name"]), chain, FOOT_SIGNS["end"][data["end"]], FOOT_SIGNS["side"][data["side"]])
 
 
-def _leg_geometry(robot: dict[str, Any], feet: tuple[Foot, ...]) -> LegGeometry | None:
-    if any(len(foot.joint_indices) != 3 for foot in feet):
-        return None
-    data = robot["leg_geometry"]
+def _three_joints(feet: tuple[Foot, ...]) -> bool:
+    return all(len(foot.joint_indices) == 3 for foot in feet)
+
+
+def _leg_chain(data: dict[str, Any], feet: tuple[Foot, ...]) -> LegChain:
+    links = data["links"]
+    unequal = [foot.name for foot in feet if len(foot.joint_indices) != len(links)]
+    if unequal:
+        raise RobotSpecError(
+            f"leg_chain.links: {len(links)} links, but feet {unequal} hang on another number of joints"
+        )
+    offset = np.array([_vector(link["offset"], 3, "leg_chain.links.offset") for link in links])
+    turn = np.array([_vector(link.get("turn", [1, 0, 0, 0]), 4, "leg_chain.links.turn") for link in links])
+    norm = np.linalg.norm(turn, axis=1, keepdims=True)
+    if np.any(np.abs(norm - 1.0) > 1e-3):
+        raise RobotSpecError(f"leg_chain.links.turn: {turn.tolist()} must be unit quaternions, wxyz")
+    axes = [link["axis"] for link in links]
+    if any(axis not in AXES for axis in axes):
+        raise RobotSpecError(f"leg_chain.links.axis: {axes} must be of {list(AXES)}")
+    axis = np.eye(3)[[AXES.index(name) for name in axes]]
+    sole = _vector(data["sole"], 3, "leg_chain.sole")
+    return LegChain(
+        _frozen(offset), _frozen(turn / norm), _frozen(axis), sole, _number(data, "foot_radius", "leg_chain")
+    )
+
+
+def _leg_geometry(data: dict[str, Any]) -> LegGeometry:
     lengths = {key: _number(data, key, "leg_geometry", above_zero=True) for key in ("thigh", "calf")}
     lengths |= {key: _number(data, key, "leg_geometry") for key in ("hip_offset", "foot_radius")}
     offset = float(_vector([data["foot_offset_x"]], 1, "leg_geometry.foot_offset_x")[0])

@@ -9,7 +9,7 @@ import numpy as np
 
 from nfpo_deploy.command.remote import decode_remote
 from nfpo_deploy.safety.limits import tilt_angle
-from nfpo_deploy.state.kinematics import LegKinematics
+from nfpo_deploy.state.chain_kinematics import leg_kinematics
 from nfpo_deploy.types import BridgeStatus, JointCommand, RobotState, StateEstimate, VelocityCommand
 from robots.loader import RobotSpec
 
@@ -122,8 +122,8 @@ class Observations:
         self._speed = safety.joint_velocity * spec.velocity_limit
         self._torque = safety.torque_fraction * spec.torque_limit
         self._min_height = safety.height
-        self._legs = LegKinematics(spec)
-        self._foot_radius = self._legs.geometry.foot_radius
+        self._legs = leg_kinematics(spec)
+        self._foot_radius = self._legs.foot_radius
         self._still = np.zeros(n)
         self.state: RobotState | None = None
         self.state_problem = ""

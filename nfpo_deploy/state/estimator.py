@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from nfpo_deploy.errors import EstimatorError
+from nfpo_deploy.state.chain_kinematics import leg_kinematics
 from nfpo_deploy.state.contact import ContactConfig, ContactDetector
-from nfpo_deploy.state.kinematics import LegKinematics, LegState
+from nfpo_deploy.state.kinematics import LegState
 from nfpo_deploy.state.leg_inertial_filter import FilterConfig, LegInertialFilter
 from nfpo_deploy.state.rest import RestDetector
 from nfpo_deploy.state.tick_clock import TickClock, TickEvent
@@ -40,7 +41,7 @@ class StateEstimator:
     `reset`.
 
     Args:
-        spec: robot with three-joint legs.
+        spec: robot whose legs robot.yaml describes.
         dt: s between two LowStates of the robot.
         filter_config, contact_config: noise and thresholds; None for the defaults.
 
@@ -58,10 +59,10 @@ class StateEstimator:
     ) -> None:
         self._clock = TickClock(dt, LONGEST_GAP)
         self._period = dt
-        self._legs = LegKinematics(spec)
+        self._legs = leg_kinematics(spec)
         self._contact = ContactDetector(spec, self._legs.chain, contact_config)
         self._rest = RestDetector()
-        self._radius = self._legs.geometry.foot_radius
+        self._radius = self._legs.foot_radius
         self._filter = LegInertialFilter(len(spec.feet), dt, self._radius, filter_config)
         self._imu = spec.imu_position
         sizes = {"gyro_b": 3, "accel_b": 3, "foot_force": len(spec.feet)}

@@ -19,7 +19,7 @@ class LegState(NamedTuple):
     position: np.ndarray
     """(F, 3) m, centre of the foot's sphere."""
     jacobian: np.ndarray
-    """(F, 3, 3) m/rad, derivative of `position` by hip, thigh and calf angle."""
+    """(F, 3, J) m/rad, derivative of `position` by the angles of the leg's joints: hip, thigh and calf of three."""
     velocity: np.ndarray
     """(F, 3) m/s of the foot's centre relative to base_link, without the base's own rotation."""
     calf_rate: np.ndarray
@@ -59,6 +59,11 @@ class LegKinematics:
         # Foot centre in the calf's frame: x forward of the calf's axis, and down by the calf's length.
         self._calf = leg.calf
         self._foot_x = leg.foot_offset_x
+
+    @property
+    def foot_radius(self) -> float:
+        """Radius of the feet, m."""
+        return self.geometry.foot_radius
 
     @property
     def chain(self) -> np.ndarray:

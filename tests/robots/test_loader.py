@@ -152,7 +152,7 @@ def test_the_g1_stands_on_two_feet_of_six_joints():
     spec = load_robot("g1")
     assert [(foot.name, foot.end, foot.side) for foot in spec.feet] == [("left_foot", 0, 1), ("right_foot", 0, -1)]
     assert [foot.joint_indices for foot in spec.feet] == [tuple(range(6)), tuple(range(6, 12))]
-    assert spec.leg_geometry is None
+    assert spec.leg_geometry is None and spec.leg_chain.offset.shape == (6, 3)
 
 
 def test_the_g1s_gains_differ_by_joint_and_phase():
@@ -171,6 +171,51 @@ def test_the_g1_bends_its_knees_with_level_soles():
     for pose in (spec.default_pose, spec.crouch_pose):
         legs = pose[:12].reshape(2, 6)
         np.testing.assert_allclose(legs[:, [0, 3, 4]].sum(axis=1), 0.0, atol=1e-12)
+
+
+@pytest.fixture
+def load_g1(tmp_path):
+    """Load the G1's robot.yaml after `edit` changed it in memory."""
+    (tmp_path / "g1.xml").write_text("<mujoco/>")
+
+    def loader(edit):
+        data = yaml.safe_load((ROBOTS_DIR / "g1" / "robot.yaml").read_text())
+        edit(data)
+        path = tmp_path / "robot.yaml"
+        path.write_text(yaml.dump(data, Dumper=yaml.CSafeDumper))
+        return load_robot_file(path)
+
+    return loader
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (remove("leg_chain"), "missing entry 'leg_chain'"),
+        (remove("leg_chain", "sole"), "missing entry 'sole'"),
+        (remove("leg_chain", "links", 3), r"5 links, but feet \['left_foot', 'right_foot'\]"),
+        (remove("leg_chain", "links", 3, "offset"), "missing entry 'offset'"),
+        (
+            assign("leg_chain", "links", 3, "axis", value="w"),
+            r"leg_chain.links.axis: .*'w'.* must be of \['x', 'y', 'z'\]",
+        ),
+        (assign("leg_chain", "links", 3, "turn", value=[1, 1, 0, 0]), "must be unit quaternions, wxyz"),
+        (assign("leg_chain", "links", 3, "offset", value=[0.0, 1.0]), "leg_chain.links.offset: expected 3"),
+        (assign("leg_chain", "foot_radius", value=-0.01), "leg_chain.foot_radius"),
+        (assign("leg_chain", "links", value=[]), "0 links"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_contradictory_leg_chain_is_refused_by_name(load_g1, edit, message):
+    with pytest.raises(RobotSpecError, match=message):
+        load_g1(edit)
+
+
+def test_a_robot_with_a_leg_chain_needs_no_leg_geometry_and_the_reverse(load_g1):
+    assert load_g1(lambda data: None).leg_chain.axis.tolist() == [
+        [0, 1, 0], [1, 0, 0], [0, 0, 1], [0, 1, 0], [0, 1, 0], [1, 0, 0]
+    ]  # fmt: skip
+    assert load_robot("go2").leg_chain is None
 
 
 # --- names ----------------------------------------------------------------------------------------
