@@ -130,7 +130,7 @@ def _other_model(console: Console, args: ValidateArgs, spec: RobotSpec, chosen: 
         raise ScenarioError("--model: none of these scenarios runs in MuJoCo, the engine that reads such a file")
     model = find_model(args.model, spec.name)
     compile_model(build_other_spec(spec, model.path, ModelOptions()), model.path)
-    more = f"; {left_out} scenarios of another engine are left out there" if left_out else ""
+    more = f"; scenarios of another engine, left out there: {left_out}" if left_out else ""
     console.print(f"also on {model.path}{more}", soft_wrap=True, markup=False, highlight=False)
     return model
 

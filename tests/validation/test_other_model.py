@@ -330,7 +330,7 @@ def test_the_report_names_the_model_and_shows_its_runs(tmp_path, other, capsys):
     mine, status = run(tmp_path, other)
     assert status == 0 and clearance_path(mine).is_file()
     text, name = capsys.readouterr().out, f"{tmp_path.name}/robot.xml"
-    assert "1 scenarios of another engine are left out there" in text and f"; on {name} 1 of 1" in text
+    assert "scenarios of another engine, left out there: 1" in text and f"; on {name} 1 of 1" in text
     data = json.loads((tmp_path / "out" / JSON).read_text())
     digest = hashlib.sha256(other.read_bytes()).hexdigest()
     assert data["model"] == {"path": str(other), "sha256": {"robot.xml": digest}}
