@@ -145,6 +145,7 @@ def test_a_sound_robot_passes_and_is_left_damped(robot, witness, run):
     assert nobody_is_left()
 
 
+@pytest.mark.slow
 def test_wrong_cables_and_dead_motors_are_named(robot, run):
     robot.send("limp_motor", joint="FR_hip_joint")
     robot.send("block_joint", joint="FR_thigh_joint")
@@ -171,7 +172,7 @@ def test_a_flipped_sign_is_named_as_soon_as_the_joint_runs_away(robot, witness, 
     assert not witness.take()[-1][1].stiffness.any() and nobody_is_left()
 
 
-@pytest.mark.parametrize("how", ["SIGINT", "SIGTERM", "remote"])
+@pytest.mark.parametrize("how", [pytest.param("SIGINT", marks=pytest.mark.slow), "SIGTERM", "remote"])
 def test_it_ends_in_damping_when_asked(robot, witness, start, how):
     process = start("--yes")
     witness.until(stiff)
