@@ -132,6 +132,7 @@ def stiff(user_data, command):
     return command is not None and command.stiffness.max() > 45.0
 
 
+@pytest.mark.slow
 def test_a_sound_robot_passes_and_is_left_damped(robot, witness, run):
     status, checks, out = run()
     assert status == 0, out

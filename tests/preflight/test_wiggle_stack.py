@@ -51,6 +51,7 @@ def test_a_sound_robot_that_lies_passes_within_narrow_limits(lying):
     assert not rig.commands[-1].stiffness.any() and rig.commands[-1].damping.all()
 
 
+@pytest.mark.slow
 def test_a_sound_robot_that_hangs_passes():
     rig = WiggleRig(hanging=True)
     rig.run()

@@ -24,8 +24,8 @@ class RobotWithRotors(ScenarioRobot):
     armature: float | None = None
     damping: float | None = None
 
-    def __init__(self, spec, scenario, seed):
-        super().__init__(spec, scenario, seed)
+    def __init__(self, spec, scenario, seed, model=None):
+        super().__init__(spec, scenario, seed, model)
         for name in ("armature", "damping"):
             value = getattr(self, name)
             if value is not None:
