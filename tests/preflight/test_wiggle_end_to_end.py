@@ -162,6 +162,7 @@ def test_wrong_cables_and_dead_motors_are_named(robot, run):
     assert set(said) == {"FR_hip_joint", "FR_thigh_joint", "FL_thigh_joint", "RL_thigh_joint"}, out
 
 
+@pytest.mark.slow
 def test_a_flipped_sign_is_named_as_soon_as_the_joint_runs_away(robot, witness, run):
     robot.send("flip_joint", joint="RR_hip_joint")
     status, checks, out = run()
@@ -195,6 +196,7 @@ def test_a_killed_one_is_replaced_by_a_guard(robot, witness, start):
     assert (command.damping > 0).all() and nobody_is_left()
 
 
+@pytest.mark.slow
 def test_a_suspended_one_damps_when_it_comes_back(robot, witness, start):
     process = start("--yes")
     witness.until(stiff)
@@ -212,7 +214,8 @@ def test_another_program_that_commands_the_motors_ends_it(robot, witness, start)
     witness.until(stiff)
     robot.send("foreign_controller", duration=1.0)
     out = process.communicate(timeout=30)[0]
-    assert process.returncode == 1 and "another program publishes rt/lowcmd" in out, out
+    # The gate and the watchdog's monitor both see it; which one speaks first is chance.
+    assert process.returncode == 1 and ("another program publishes" in out or "LowCmds of another program" in out), out
 
 
 def refused(run, witness, said, status=1):

@@ -24,6 +24,7 @@ from nfpo_deploy.policy.onnx_policy import OnnxPolicy
 from nfpo_deploy.policy.runner import PolicyRunner
 from nfpo_deploy.ros import conversions, topics
 from nfpo_deploy.ros.policy_inference import PolicyInference
+from nfpo_deploy.ros.state_wire import StateEstimateWire
 from nfpo_deploy.types import Mode, StateEstimate
 from robots.loader import load_robot
 from sim2real_checks.replay.flight import read_flight
@@ -44,6 +45,14 @@ class Queue(deque):
     publish = deque.append
 
 
+class Bytes(Queue):
+    """A polled subscription that gives the messages' bytes."""
+
+    def newest(self):
+        message = super().newest()
+        return None if message is None else serialize_message(message)
+
+
 class Node(PolicyInference):
     """policy_inference without a middleware."""
 
@@ -53,7 +62,8 @@ class Node(PolicyInference):
         self._rate_hz = manifest.control_rate_hz
         self._runner = PolicyRunner(policy, SPEC)
         self._limiter = VelocityCommandLimiter(manifest.command_ranges, SPEC.safety.operator_timeout)
-        self._estimates, self._permits, self._velocities, self._commands = Queue(), Queue(), Queue(), Queue()
+        self._estimates, self._permits, self._velocities, self._commands = Bytes(), Queue(), Queue(), Queue()
+        self._estimate_wire = StateEstimateWire(SPEC)
         self._message = JointCommandMsg(policy_id=policy_id(policy.sha256))
         self._estimate_timeout_ns = self._permit_timeout_ns = NS
         self._forget()
