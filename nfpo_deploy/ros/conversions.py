@@ -74,27 +74,6 @@ def _vector(values: Any, n: int, what: str) -> np.ndarray:
     return result
 
 
-def fill_robot_state(message: RobotStateMsg, state: RobotState, spec: RobotSpec, stamp: Time) -> None:
-    """Write one robot state into a message."""
-    message.header.stamp = stamp
-    message.header.frame_id = BASE_FRAME
-    message.received_ns = state.received_ns
-    message.tick = state.tick & 0xFFFFFFFF
-    message.joint_names_crc = spec.joint_names_crc
-    message.quat_wxyz = state.quat_wxyz
-    message.gyro_b = state.gyro_b
-    message.accel_b = state.accel_b
-    message.q = _floats(state.q)
-    message.dq = _floats(state.dq)
-    message.tau_est = _floats(state.tau_est)
-    message.temperature = _floats(state.temperature)
-    message.foot_force = _floats(state.foot_force)
-    message.battery_soc = float(state.battery_soc)
-    message.voltage = float(state.voltage)
-    message.wireless_remote = np.frombuffer(state.wireless_remote, dtype=np.uint8)
-    message.mode_machine = state.mode_machine
-
-
 def robot_state_from(message: RobotStateMsg, spec: RobotSpec) -> RobotState:
     """Decode a robot state.
 
@@ -119,23 +98,6 @@ def robot_state_from(message: RobotStateMsg, spec: RobotSpec) -> RobotState:
         wireless_remote=bytes(message.wireless_remote),
         mode_machine=message.mode_machine,
     )
-
-
-def fill_state_estimate(message: StateEstimateMsg, estimate: StateEstimate, spec: RobotSpec, stamp: Time) -> None:
-    """Write one state estimate into a message."""
-    message.header.stamp = stamp
-    message.header.frame_id = ODOM_FRAME
-    message.received_ns = estimate.received_ns
-    message.tick = estimate.tick & 0xFFFFFFFF
-    message.joint_names_crc = spec.joint_names_crc
-    message.quat_wxyz = estimate.quat_wxyz
-    message.ang_vel_b = estimate.ang_vel_b
-    message.lin_vel_b = estimate.lin_vel_b
-    message.lin_vel_std = estimate.lin_vel_std
-    message.position_w = estimate.position_w
-    message.contact = _floats(estimate.contact)
-    message.q = _floats(estimate.q)
-    message.dq = _floats(estimate.dq)
 
 
 def state_estimate_from(message: StateEstimateMsg, spec: RobotSpec) -> StateEstimate:

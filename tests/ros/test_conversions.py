@@ -24,6 +24,7 @@ from nfpo_deploy.types import (
     VelocityCommand,
 )
 from robots.loader import load_robot
+from tests.ros.messages import fill_robot_state, fill_state_estimate
 
 SPEC = load_robot("go2")
 N = SPEC.num_joints
@@ -66,8 +67,8 @@ def assert_equal(a, b):
 @pytest.mark.parametrize(
     ("value", "message_type", "fill", "read"),
     [
-        (robot_state(), RobotStateMsg, c.fill_robot_state, c.robot_state_from),
-        (state_estimate(), StateEstimateMsg, c.fill_state_estimate, c.state_estimate_from),
+        (robot_state(), RobotStateMsg, fill_robot_state, c.robot_state_from),
+        (state_estimate(), StateEstimateMsg, fill_state_estimate, c.state_estimate_from),
         (joint_command(), JointCommandMsg, c.fill_joint_command, c.joint_command_from),
     ],
     ids=lambda value: getattr(value, "__name__", type(value).__name__),
@@ -91,9 +92,9 @@ def test_values_survive_the_wire_unchanged(value, message_type, fill, read):
 def test_reused_message_does_not_change_what_was_read():
     message = RobotStateMsg()
     first = robot_state()
-    c.fill_robot_state(message, first, SPEC, STAMP)
+    fill_robot_state(message, first, SPEC, STAMP)
     read = c.robot_state_from(message, SPEC)
-    c.fill_robot_state(message, robot_state(), SPEC, STAMP)
+    fill_robot_state(message, robot_state(), SPEC, STAMP)
     np.testing.assert_array_equal(read.q, first.q)
 
 

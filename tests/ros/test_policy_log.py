@@ -30,6 +30,7 @@ from robots.loader import load_robot
 from sim2real_checks.replay.flight import read_flight
 from sim2real_checks.replay.operator_input import follow
 from sim2real_checks.replay.rerun import rerun
+from tests.ros.messages import fill_state_estimate
 
 SPEC = load_robot("go2")
 SHIPPED = Path(__file__).parents[2] / "robots/go2/policies/walk/policy.onnx"
@@ -96,7 +97,7 @@ def test_the_nodes_own_messages_are_replayed_exactly(tmp_path):
         twist.linear.x, twist.angular.z = 0.5, -0.2 if k > 60 else 0.3
         send(node._permits, permit, -3000)
         send(node._velocities, twist, -2000)
-        conversions.fill_state_estimate(estimate, random_estimate(rng, k), SPEC, conversions.stamp_of(now_ns))
+        fill_state_estimate(estimate, random_estimate(rng, k), SPEC, conversions.stamp_of(now_ns))
         send(node._estimates, estimate, -1000)
         node.tick(now_ns)
         if (command := node._commands.newest()) is not None:

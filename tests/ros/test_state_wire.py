@@ -13,12 +13,13 @@ from rclpy.serialization import deserialize_message, serialize_message
 from nfpo_deploy.errors import MessageError
 from nfpo_deploy.ros import conversions as c
 from nfpo_deploy.ros.state_wire import RobotStateWire, StateEstimateWire
+from tests.ros.messages import fill_robot_state, fill_state_estimate
 from tests.ros.test_conversions import SPEC, assert_equal, robot_state, state_estimate
 
 STAMP_NS = 1_700_000_000_123_456_789
 KINDS = {
-    "state": (robot_state, RobotStateMsg, c.fill_robot_state, c.robot_state_from, RobotStateWire),
-    "estimate": (state_estimate, StateEstimateMsg, c.fill_state_estimate, c.state_estimate_from, StateEstimateWire),
+    "state": (robot_state, RobotStateMsg, fill_robot_state, c.robot_state_from, RobotStateWire),
+    "estimate": (state_estimate, StateEstimateMsg, fill_state_estimate, c.state_estimate_from, StateEstimateWire),
 }
 
 

@@ -27,6 +27,7 @@ from nfpo_deploy.ros.node_base import SENSOR_QOS, command_qos
 from nfpo_deploy.types import BridgeStatus, GatePhase, JointCommand, Mode, RobotState, StateEstimate
 from robots.loader import load_robot
 from sim2real_checks.robot_sim.remote import Remote
+from tests.ros.messages import fill_robot_state, fill_state_estimate
 
 DOMAIN = 140
 SPEC = load_robot("go2")
@@ -106,7 +107,7 @@ class Bench:
             SPEC.default_pose, np.zeros(N), np.zeros(N), np.full(N, 40.0), np.zeros(4), 80.0, 28.0, bytes(40),
         )  # fmt: skip
         message = RobotStateMsg()
-        conversions.fill_robot_state(message, replace(state, **self.state), SPEC, stamp)
+        fill_robot_state(message, replace(state, **self.state), SPEC, stamp)
         message.joint_names_crc ^= self.crc
         self.states.publish(message)
 
@@ -116,7 +117,7 @@ class Bench:
             np.zeros(3), np.ones(4), SPEC.default_pose, np.zeros(N),
         )  # fmt: skip
         message = StateEstimateMsg()
-        conversions.fill_state_estimate(message, estimate, SPEC, stamp)
+        fill_state_estimate(message, estimate, SPEC, stamp)
         self.estimates.publish(message)
 
     def _send_status(self, stamp):
