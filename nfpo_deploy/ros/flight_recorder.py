@@ -27,7 +27,6 @@ from nfpo_msgs.msg import StateEstimate as StateEstimateMsg
 from rcl_interfaces.msg import Log
 from rclpy.lifecycle import State, TransitionCallbackReturn
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
-from rclpy.serialization import deserialize_message
 
 from nfpo_deploy.errors import MessageError, TransportError
 from nfpo_deploy.flight_log.folder import check_folder, default_folder
@@ -229,11 +228,11 @@ class FlightRecorder(LoopNode):
             self.report_message_error(MessageError(f"{entry.channel.topic} cannot be decoded: {error}"))
 
     def _on_permit(self, data: bytes, utc_ns: int) -> Trigger | None:
-        permit = conversions.permit_from(deserialize_message(data, SafetyPermitMsg))
+        permit = conversions.permit_from(conversions.decode_bytes(data, SafetyPermitMsg))
         return self._rules.permit(permit.mode, permit.reason, time.monotonic_ns(), utc_ns)
 
     def _on_bridge_status(self, data: bytes, utc_ns: int) -> Trigger | None:
-        status = deserialize_message(data, BridgeStatusMsg)
+        status = conversions.decode_bytes(data, BridgeStatusMsg)
         self._bridge_ns = time.monotonic_ns()
         return self._rules.bridge(status.tripped, status.reason, status.stopping, self._bridge_ns, utc_ns)
 

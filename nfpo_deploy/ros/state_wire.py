@@ -14,9 +14,7 @@ from typing import Any
 import numpy as np
 from nfpo_msgs.msg import RobotState as RobotStateMsg
 from nfpo_msgs.msg import StateEstimate as StateEstimateMsg
-from rclpy.serialization import deserialize_message
 
-from nfpo_deploy.errors import MessageError
 from nfpo_deploy.ros import conversions
 from nfpo_deploy.types import RobotState, StateEstimate
 from robots.loader import RobotSpec
@@ -125,7 +123,7 @@ class RobotStateWire:
         """
         record = self._layout.read(data)
         if record is None:
-            return conversions.robot_state_from(_by_ros(data, RobotStateMsg), self._spec)
+            return conversions.robot_state_from(conversions.decode_bytes(data, RobotStateMsg), self._spec)
         conversions.check_joint_names_crc(int(record["joint_names_crc"]), self._spec, "RobotState")
         return RobotState(
             tick=int(record["tick"]),
@@ -171,7 +169,7 @@ class StateEstimateWire:
         """The estimate; raises `MessageError` as `RobotStateWire.decode`."""
         record = self._layout.read(data)
         if record is None:
-            return conversions.state_estimate_from(_by_ros(data, StateEstimateMsg), self._spec)
+            return conversions.state_estimate_from(conversions.decode_bytes(data, StateEstimateMsg), self._spec)
         conversions.check_joint_names_crc(int(record["joint_names_crc"]), self._spec, "StateEstimate")
         return StateEstimate(
             tick=int(record["tick"]),
@@ -185,10 +183,3 @@ class StateEstimateWire:
             q=record["q"].copy(),
             dq=record["dq"].copy(),
         )
-
-
-def _by_ros(data: bytes, message_type: type) -> Any:
-    try:
-        return deserialize_message(data, message_type)
-    except Exception as error:  # bytes from outside, and rclpy's own kinds of error
-        raise MessageError(f"{message_type.__name__}: {len(data)} bytes that ROS cannot decode: {error}") from None

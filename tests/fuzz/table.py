@@ -12,7 +12,7 @@ PARSERS: dict[str, Parser] = {
 }
 
 EXCUSED: dict[str, str] = {
-    "nfpo_deploy/ros/flight_recorder.py": "hands messages that the middleware delivered to the middleware's decoder",
+    "nfpo_deploy/ros/flight_recorder.py": "hashes the policy's file",
     "nfpo_deploy/transport/interface.py": "reads what the kernel says of an interface",
     "nfpo_deploy/transport/peers.py": "hands packets to transport/spdp.py, which is fuzzed",
     "robots/mjcf.py": "reads the model of a robot folder, which is installed with the program",

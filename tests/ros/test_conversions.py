@@ -64,6 +64,13 @@ def assert_equal(a, b):
         np.testing.assert_array_equal(getattr(a, field.name), getattr(b, field.name), err_msg=field.name)
 
 
+@pytest.mark.parametrize("data", [b"", b"\x00\x01\x00\x43", b"\x00\x01\xff\xff\x00", b"\x00\x01\x00\x00" * 5])
+def test_bytes_that_are_no_message_are_refused(data):
+    """Some of them end rclpy's decoder, and the process, with a segmentation fault."""
+    with pytest.raises(MessageError, match=rf"RobotState: {len(data)} bytes"):
+        c.decode_bytes(data, RobotStateMsg)
+
+
 @pytest.mark.parametrize(
     ("value", "message_type", "fill", "read"),
     [
