@@ -1,6 +1,6 @@
 """The node graph of a launch as plain data: arguments, processes, parameters, and what ends what.
 
-Two programs turn it into running processes: `go2_walk.launch.py` for the real `ros2 launch`, and
+Two programs turn it into running processes: `robot_walk.launch.py` for the real `ros2 launch`, and
 `nfpo_deploy.supervisor` where only the ROS wheels exist. Neither decides anything by itself.
 """
 
@@ -106,7 +106,7 @@ def build_graph(graph: str, given: Mapping[str, str], environment: Mapping[str, 
     """Describe the processes of a launch; nothing is started, but what can be wrong is found here.
 
     Args:
-        graph: name of the graph, `go2_walk`.
+        graph: name of the graph: of the robot's folder and `_walk`, as `go2_walk`.
         given: values of launch arguments; those that are missing have their defaults.
         environment: environment of the caller, `os.environ` where left out.
 

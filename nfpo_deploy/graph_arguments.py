@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from nfpo_deploy.errors import GraphError
 from nfpo_deploy.realtime import DEFAULT_PRIORITY
+from robots.loader import available_robots
 
 
 @dataclass(frozen=True)
@@ -19,12 +20,12 @@ class Argument:
     description: str
 
 
-GO2_WALK = (
+_WALK = (
     Argument("sim", "false", "start a simulated robot on the loopback interface: true or false"),
     Argument("interface", "", "network interface wired to the robot, for example eth0; sim:=true uses lo"),
     Argument("policy", "walk", "ONNX file, or the name of a policy of the robot; 'none' only stands and sits"),
     Argument("clearance_override", "", "reason for running a policy on hardware that nfpo validate did not clear"),
-    Argument("robot", "go2", "robot folder under robots/"),
+    Argument("robot", "", "robot folder under robots/"),
     Argument("domain_id", "0", "DDS domain of the robot; real robots use 0"),
     Argument("ros_domain_id", "42", "ROS domain; never the robot's, their messages would mix"),
     Argument("composed", "false", "run the four nodes in one process: true or false"),
@@ -45,7 +46,14 @@ GO2_WALK = (
     Argument("sim_options", "", "further options of the simulator, for example '--push 5,0.5,0'"),
     Argument("log_level", "info", "level of the nodes' log: debug, info, warn or error"),
 )
-GRAPHS: dict[str, tuple[Argument, ...]] = {"go2_walk": GO2_WALK}
+
+
+def _for_robot(robot: str) -> tuple[Argument, ...]:
+    return tuple(replace(a, default=robot) if a.name == "robot" else a for a in _WALK)
+
+
+GRAPHS: dict[str, tuple[Argument, ...]] = {f"{robot}_walk": _for_robot(robot) for robot in available_robots()}
+"""Arguments of each graph; every robot folder is one, so that a new robot needs no code here."""
 
 
 def parse_arguments(graph: str, words: Sequence[str]) -> dict[str, str]:

@@ -151,8 +151,10 @@ class RobotSpec:
     """None for a robot whose legs do not all have three joints."""
     leg_chain: LegChain | None
     """None for a robot that has a `leg_geometry`."""
-    base_mass: float
+    mass: float
+    """kg, of the whole robot."""
     base_height: float
+    """m, of base_link above the ground in the default pose."""
     voltage_range: tuple[float, float]
     """V, what the robot's battery can have."""
     mode_machines: tuple[int, ...]
@@ -270,8 +272,8 @@ def _build(data: dict[str, Any], path: Path, sha256: str) -> RobotSpec:
         feet=feet,
         leg_geometry=_leg_geometry(data["leg_geometry"]) if _three_joints(feet) else None,
         leg_chain=None if _three_joints(feet) else _leg_chain(data["leg_chain"], feet),
-        base_mass=_number(data["base"], "mass", "base", above_zero=True),
-        base_height=_number(data["base"], "height", "base", above_zero=True),
+        mass=_number(data["body"], "mass", "body", above_zero=True),
+        base_height=_number(data["body"], "base_height", "body", above_zero=True),
         voltage_range=_range(data["identity"]["voltage"], "identity.voltage"),
         mode_machines=_mode_machines(data["identity"]["mode_machine"]),
         safety=_safety(data["safety"]),

@@ -23,14 +23,14 @@ _RAW_FULL_SCALE = 3.0
 
 @dataclass(frozen=True)
 class ContactConfig:
-    """Thresholds as fractions of the base's weight; a standing quadruped has over a third of it on each foot."""
+    """Thresholds as fractions of the robot's weight, of which a standing quadruped has a quarter on each foot."""
 
-    on: float = 0.16
+    on: float = 0.073
     """Force above which a foot is taken to stand."""
-    off: float = 0.09
+    off: float = 0.041
     """Force below which it no longer does."""
-    leg_mass: float = 0.065
-    """Mass of a leg as felt at its foot, rotors included, as a fraction of the base's mass. A swing accelerates
+    leg_mass: float = 0.0296
+    """Mass of a leg as felt at its foot, rotors included, as a fraction of the robot's mass. A swing accelerates
     it with up to 50 m/s², which without correction looks like a foot that stands."""
     force_time: float = 0.005
     """s, low-pass of force and acceleration; short enough for touch-down, long enough for noisy joint rates."""
@@ -66,9 +66,9 @@ class ContactDetector:
     def __init__(self, spec: RobotSpec, chain: np.ndarray, config: ContactConfig | None = None) -> None:
         self._config = config or ContactConfig()
         self._chain = chain
-        weight = spec.base_mass * GRAVITY
+        weight = spec.mass * GRAVITY
         self._on, self._off = self._config.on * weight, self._config.off * weight
-        self._leg_mass = self._config.leg_mass * spec.base_mass
+        self._leg_mass = self._config.leg_mass * spec.mass
         self._damping = _SINGULARITY_DAMPING * np.eye(3)
         self._steps: dict[float, tuple[float, ...]] = {}
         self.reset()

@@ -150,7 +150,6 @@ def _joints(trace: Trace, scenario: Scenario, policy: OnnxPolicy) -> dict[str, f
     power = np.maximum(trace.torque * trace.dq, 0.0).sum(axis=1)
     margin = np.minimum(trace.q - spec.position_lower, spec.position_upper - trace.q).min()
     distance = float(np.linalg.norm(np.diff(trace.position[:, :2], axis=0), axis=1).sum())
-    mass = spec.base_mass
     return {
         # A margin is better when larger; negated, less is better as everywhere.
         "limit_margin": -float(margin), "torque_peak": float(load.max()),
@@ -159,7 +158,7 @@ def _joints(trace: Trace, scenario: Scenario, policy: OnnxPolicy) -> dict[str, f
         "power_mean": float(power.mean()), "power_peak": float(power.max()),
         # What the hottest motor would reach above its surroundings if the robot went on so.
         "heat": float(HEATING * np.square(load).mean(axis=0).max()),
-        "cost_of_transport": float(power.sum() * DT / (mass * GRAVITY * distance)) if distance > 0.5 else math.nan,
+        "cost_of_transport": float(power.sum() * DT / (spec.mass * GRAVITY * distance)) if distance > 0.5 else math.nan,
     }  # fmt: skip
 
 

@@ -196,7 +196,7 @@ def test_robot_yaml_agrees_with_the_model(model):
     np.testing.assert_array_equal(model.actuator_ctrlrange[:, 1], spec.torque_limit)
     np.testing.assert_allclose(model.dof_armature[6:], spec.armature)
     np.testing.assert_array_equal(model.site(spec.imu_site).pos, spec.imu_position)
-    assert model.body("base_link").mass[0] == spec.base_mass
+    assert model.body("base_link").subtreemass[0] == pytest.approx(spec.mass, abs=5e-3)
     light = [name.endswith(("wrist_pitch_joint", "wrist_yaw_joint")) for name in JOINTS]
     np.testing.assert_allclose(model.dof_frictionloss[6:], np.where(light, 0.1, spec.joint_friction))
     np.testing.assert_array_equal(model.key("stand").qpos[7:], spec.default_pose)

@@ -229,7 +229,7 @@ def test_robot_yaml_agrees_with_the_model(model):
     np.testing.assert_allclose(model.dof_armature[6:], spec.armature)
     np.testing.assert_allclose(model.dof_frictionloss[6:], spec.joint_friction)
     np.testing.assert_array_equal(model.site(spec.imu_site).pos, spec.imu_position)
-    assert model.body("base_link").mass[0] == spec.base_mass
+    assert model.body("base_link").subtreemass[0] == pytest.approx(spec.mass, abs=5e-3)
     leg = spec.leg_geometry
     np.testing.assert_allclose(np.abs(model.body("FR_hip").pos), leg.hip)
     assert model.body("FL_thigh").pos[1] == leg.hip_offset and model.body("FL_calf").pos[2] == -leg.thigh

@@ -6,7 +6,7 @@ import yaml
 
 from nfpo_deploy.errors import GraphError, PolicyError
 from nfpo_deploy.graph import GUARDS, NODES, build_graph, resolve_policy
-from nfpo_deploy.graph_arguments import GO2_WALK, parse_arguments, show_arguments
+from nfpo_deploy.graph_arguments import GRAPHS, parse_arguments, show_arguments
 from nfpo_deploy.ros.composed import NODES as NODE_TYPES
 from nfpo_deploy.ros.profiles import discovery_environment
 from robots.loader import ROBOTS_DIR, RobotSpecError, load_robot
@@ -63,9 +63,19 @@ def test_refuses_malformed_words(words):
 
 def test_every_argument_is_described_with_its_default():
     text = show_arguments("go2_walk")
-    for argument in GO2_WALK:
+    for argument in GRAPHS["go2_walk"]:
         pattern = rf"    '{argument.name}':\n        {re.escape(argument.description)}\n        \(default: '"
         assert re.search(pattern + re.escape(argument.default) + r"'\)", text)
+
+
+def test_every_robot_folder_has_its_graph_and_its_launch_file():
+    robots = [path.parent.name for path in ROBOTS_DIR.glob("*/robot.yaml")]
+    installed = ROBOTS_DIR.parent / "ros2_ws" / "install" / "nfpo_deploy" / "share" / "nfpo_deploy" / "launch"
+    assert set(GRAPHS) == {f"{robot}_walk" for robot in robots}
+    assert {path.name for path in installed.iterdir()} == {f"{robot}_walk.launch.py" for robot in robots}
+    for robot in robots:
+        bridge = build_graph(f"{robot}_walk", SIM, environment={}).process("sdk_bridge")
+        assert bridge.parameters["sdk_bridge"]["robot"] == robot
 
 
 def test_simulated_graph_stays_on_this_host_and_stops_the_bridge_first():

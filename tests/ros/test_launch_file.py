@@ -14,9 +14,11 @@ from launch.actions import IncludeLaunchDescription  # noqa: E402
 from launch.launch_description_sources import PythonLaunchDescriptionSource  # noqa: E402
 from nfpo_msgs.msg import SafetyPermit  # noqa: E402
 
-from nfpo_deploy.graph_arguments import GO2_WALK  # noqa: E402
+from nfpo_deploy.graph_arguments import GRAPHS  # noqa: E402
 
-LAUNCH_FILE = Path(__file__).resolve().parents[2] / "ros2_ws" / "src" / "nfpo_deploy" / "launch" / "go2_walk.launch.py"
+LAUNCH_FILE = (
+    Path(__file__).resolve().parents[2] / "ros2_ws/install/nfpo_deploy/share/nfpo_deploy/launch/go2_walk.launch.py"
+)
 ARGUMENTS = {"sim": "true", "policy": "none", "domain_id": "24", "ros_domain_id": "25"}
 
 
@@ -43,7 +45,7 @@ def ros2_launch(*words):
 def test_arguments_are_listed():
     pytest.importorskip("ros2launch")
     shown = ros2_launch("--show-args").stdout
-    for argument in GO2_WALK:
+    for argument in GRAPHS["go2_walk"]:
         assert f"'{argument.name}':" in shown and argument.description in shown
 
 

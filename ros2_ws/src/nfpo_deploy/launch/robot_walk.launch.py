@@ -1,5 +1,6 @@
-"""Go2 walks: `ros2 launch nfpo_deploy go2_walk.launch.py sim:=true`; `--show-args` lists the arguments.
+"""A robot walks: `ros2 launch nfpo_deploy go2_walk.launch.py sim:=true`; `--show-args` lists the arguments.
 
+Installed once for each robot, as `<robot>_walk.launch.py`; the file's own name says which graph it starts.
 The graph itself is described in `nfpo_deploy.graph`; here it only becomes launch actions.
 """
 
@@ -21,25 +22,32 @@ from launch_ros.actions import Node
 
 from nfpo_deploy.errors import GraphError
 from nfpo_deploy.graph import PACKAGE, Process, build_graph
-from nfpo_deploy.graph_arguments import GO2_WALK, parse_arguments
+from nfpo_deploy.graph_arguments import GRAPHS, parse_arguments
 from nfpo_deploy.supervisor import describe_status
 
-GRAPH = "go2_walk"
+SUFFIX = ".launch.py"
+GRAPH = Path(__file__).name.removesuffix(SUFFIX)
 
 
 def generate_launch_description() -> LaunchDescription:
-    """What `ros2 launch` calls."""
-    """What `ros2 launch` calls."""
-    declared = [DeclareLaunchArgument(a.name, default_value=a.default, description=a.description) for a in GO2_WALK]
+    """What `ros2 launch` calls.
+
+    Raises:
+        GraphError: no robot has the name of this file.
+    """
+    if GRAPH not in GRAPHS:
+        raise GraphError(f"{__file__}: no graph is called {GRAPH!r}; known: {', '.join(GRAPHS)}")
+    arguments = GRAPHS[GRAPH]
+    declared = [DeclareLaunchArgument(a.name, default_value=a.default, description=a.description) for a in arguments]
     return LaunchDescription([*declared, OpaqueFunction(function=start)])
 
 
 def start(context: LaunchContext) -> list:
     """Make the actions once the arguments have their values; refused arguments raise before anything starts."""
-    if any(Path(word).name == f"{GRAPH}.launch.py" for word in sys.argv):
+    if any(Path(word).name == f"{GRAPH}{SUFFIX}" for word in sys.argv):
         # Named on the command line, so the words are ours; launch itself would ignore a misspelt name.
         parse_arguments(GRAPH, [word for word in context.argv if ":=" in word])
-    values = {a.name: LaunchConfiguration(a.name).perform(context) for a in GO2_WALK}
+    values = {a.name: LaunchConfiguration(a.name).perform(context) for a in GRAPHS[GRAPH]}
     graph = build_graph(GRAPH, values)
     environment = [SetEnvironmentVariable(name, value) for name, value in graph.environment.items()]
     return [*environment, *(action_for(process) for process in graph.processes)]
@@ -47,7 +55,6 @@ def start(context: LaunchContext) -> list:
 
 def action_for(process: Process) -> ExecuteProcess:
     """Launch action of one process."""
-    """One process of the graph as a launch action."""
     common = {
         "output": "screen",
         "sigterm_timeout": str(process.stop_timeout_s),
