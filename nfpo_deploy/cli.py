@@ -8,6 +8,7 @@ its own subcommand through the entry-point group `nfpo.commands`.
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -204,6 +205,10 @@ def main(argv: list[str] | None = None) -> int:
         return load_command(command)(arguments[1:])
     except KeyboardInterrupt:
         return INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read the output, as `head`, has seen enough; without this, Python complains once more at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except ModuleNotFoundError as error:
         message = missing_package_message(command, error)
         if message is None:

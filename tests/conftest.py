@@ -37,7 +37,8 @@ settings.load_profile("default" if os.environ.get("NFPO_SLOW") else "everyday")
 
 TESTS = Path(__file__).parent
 ALONE = (
-    "ros", "security", "walk/test_walk_end_to_end.py", "faults/test_campaign_for_real.py",
+    "ros", "security/test_ros_sockets.py", "security/test_sros2.py", "security/test_two_hosts.py",
+    "walk/test_walk_end_to_end.py", "faults/test_campaign_for_real.py",
     "preflight/test_against_robot_sim.py", "preflight/test_over_a_cable.py", "preflight/test_wiggle_end_to_end.py",
 )  # fmt: skip
 

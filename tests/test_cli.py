@@ -82,6 +82,13 @@ def test_every_command_refuses_an_unknown_option(command: cli.Command) -> None:
     assert "Traceback" not in result.stderr
 
 
+def test_a_reader_that_has_seen_enough_is_no_error() -> None:
+    command = f"set -o pipefail; {sys.executable} -u -m nfpo_deploy.cli validate --help | true"
+    result = subprocess.run(["bash", "-c", command], capture_output=True, text=True, cwd=REPO)
+    assert result.returncode == 1, "the pipe was not broken"
+    assert not result.stderr
+
+
 WITHOUT_TORCH = """
 import sys
 

@@ -14,8 +14,8 @@ import numpy as np
 import tyro
 
 from nfpo_deploy.realtime import adopt_priority
-from nfpo_deploy.transport.codec import GO_LOW_CMD
 from nfpo_deploy.transport.dds import DdsParticipant
+from nfpo_deploy.transport.family import family_of
 from robots.loader import load_robot
 from sim2real_checks.faults.lowcmds import LowCmds, writer_of
 
@@ -31,15 +31,14 @@ def listen(domain_id: int, out: Path, interface: str = "lo", robot: str = "go2")
         interface: network interface.
         robot: whose joints.
     """
-    from unitree_sdk2py.idl.unitree_go.msg.dds_ import LowCmd_
-
     stops: list[int] = []
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda received, _: stops.append(received))
     adopt_priority(lower_by=1)
-    slots = load_robot(robot).motor_index
+    spec = load_robot(robot)
+    family, slots = family_of(spec), spec.motor_index
     participant = DdsParticipant(interface, domain_id)
-    reader = participant.reader("rt/lowcmd", LowCmd_, depth=64)
+    reader = participant.reader("rt/lowcmd", family.low_cmd_type(), depth=64)
     times, samples, writers = [], [], []
     while not stops:
         for data, handle in reader.take_with_handles():
@@ -48,7 +47,7 @@ def listen(domain_id: int, out: Path, interface: str = "lo", robot: str = "go2")
             writers.append(writer_of(reader.publisher(handle).user_data.decode(errors="replace")))
         time.sleep(PERIOD_S)
     participant.close()
-    motors = [GO_LOW_CMD.decode(data)["motor_cmd"][slots] for data in samples]
+    motors = [family.low_cmd.decode(data)["motor_cmd"][slots] for data in samples]
     shape = (len(motors), len(slots))
     q, kp, kd = (np.array([m[name] for m in motors], dtype=np.float64).reshape(shape) for name in ("q", "kp", "kd"))
     np.savez(out, ns=np.array(times, dtype=np.int64), writer=np.array(writers, dtype="U8"), q=q, kp=kp, kd=kd)

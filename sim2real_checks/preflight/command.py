@@ -96,6 +96,8 @@ def preflight(argv: list[str]) -> int:
     if args.yes and not args.wiggle:
         raise PreflightError("--yes is consent to --wiggle and means nothing without it; leave it out, or give both")
     spec = load_robot(args.robot)
+    if args.wiggle and spec.leg_geometry is None:
+        raise PreflightError(f"--wiggle knows quadrupeds that lie or hang level; {spec.name} is none: leave it out")
     print(f"listening to {spec.name} on {args.interface}, DDS domain {args.domain_id} …", file=sys.stderr, flush=True)
     findings = check_all(spec, args.interface, args.domain_id, args.seconds)
     show(findings)

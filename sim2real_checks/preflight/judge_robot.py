@@ -56,10 +56,9 @@ def judge_identity(heard: Heard, spec: RobotSpec) -> Finding:
         said, _, remedy = heard.identity_problem.partition("; ")
         return Finding("identity", Result.FAIL, said, remedy or "name the robot that is on this interface")
     slots = spec.num_motor_slots - spec.num_joints
+    machine = f"mode_machine {int(heard.states.mode_machine[-1])}" if any(spec.mode_machines) else "no mode_machine"
     return Finding(
-        "identity",
-        Result.PASS,
-        f"a {spec.name}: {slots} unused motor slots off, one sender, no mode_machine in this family",
+        "identity", Result.PASS, f"a {spec.name}: {slots} unused motor slots off, one sender, {machine}"
     )
 
 
@@ -70,6 +69,9 @@ def judge_battery(states: States, spec: RobotSpec) -> Finding:
     values = {"soc": soc, "voltage": volts if reported else None}
     measured = f"{soc:.0f} %, " + (f"{volts:.1f} V" if reported else "voltage not reported")
     limits, (low, high) = spec.safety, spec.voltage_range
+    if not np.isfinite(soc):
+        remedy = "LowState of this family carries no battery: look at the robot's app, or at the lights of the battery"
+        return Finding("battery", Result.WARN, "not reported", remedy)
     if reported and not low <= volts <= high:
         return Finding(
             "battery", Result.FAIL, measured, f"expected {low} to {high} V: another robot or battery", values

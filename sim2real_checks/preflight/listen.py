@@ -56,9 +56,11 @@ class States:
     temperature: np.ndarray
     """(S, N) °C."""
     battery_soc: np.ndarray
-    """(S,) %."""
+    """(S,) %, NaN where LowState does not carry it."""
     voltage: np.ndarray
     """(S,) V, NaN or 0 where not reported."""
+    mode_machine: np.ndarray
+    """(S,) version of the robot; 0 in a family that has none."""
 
     def __len__(self) -> int:
         return len(self.tick)
@@ -115,12 +117,8 @@ def listen(spec: RobotSpec, interface: str, domain_id: int, seconds: float) -> H
     """Wait up to `FIRST_S` for the first LowState, listen for `seconds`, then ask for the built-in controller.
 
     Raises:
-        TransportError: a message family without support, or DDS cannot be opened.
+        TransportError: an unknown message family, or DDS cannot be opened.
     """
-    if spec.message_family != "unitree_go":
-        raise TransportError(
-            f"robot {spec.name!r} uses message family {spec.message_family!r}; preflight understands only unitree_go"
-        )
     participant = DdsParticipant(interface, domain_id)
     try:
         peers = PeerVersions(interface, domain_id)
@@ -155,10 +153,8 @@ def domains_in_use(interface: str, but: int, seconds: float = 2.5) -> list[int]:
 
 class _Listener:
     def __init__(self, participant: DdsParticipant, peers: PeerVersions, spec: RobotSpec) -> None:
-        from unitree_sdk2py.idl.unitree_go.msg.dds_ import LowState_
-
         self._participant, self._peers, self._spec = participant, peers, spec
-        self._reader = participant.reader(LOW_STATE_TOPIC, LowState_, depth=_DEPTH)
+        self._reader = participant.reader(LOW_STATE_TOPIC, family_of(spec).low_state_type(), depth=_DEPTH)
         self._watch = LowCmdWatch(participant, b"nfpo-preflight %d" % os.getpid(), family_of(spec))
         self._next_peers = 0.0
 

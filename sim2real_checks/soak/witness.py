@@ -16,8 +16,9 @@ import numpy as np
 import tyro
 
 from nfpo_deploy.realtime import adopt_priority, drop_priority
-from nfpo_deploy.transport.codec import GO_LOW_CMD, GO_SPORT_MODE_STATE
+from nfpo_deploy.transport.codec import GO_SPORT_MODE_STATE
 from nfpo_deploy.transport.dds import DdsParticipant
+from nfpo_deploy.transport.family import family_of
 from robots.loader import RobotSpec, load_robot
 
 PERIOD_S = 0.02
@@ -65,7 +66,7 @@ def watch(domain_id: int, out: Path, interface: str = "lo", robot: str = "go2") 
         interface: network interface.
         robot: whose joints.
     """
-    from unitree_sdk2py.idl.unitree_go.msg import dds_ as go
+    from unitree_sdk2py.idl.unitree_go.msg.dds_ import SportModeState_
 
     stops: list[int] = []
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -73,8 +74,8 @@ def watch(domain_id: int, out: Path, interface: str = "lo", robot: str = "go2") 
     adopt_priority(lower_by=1)
     spec = load_robot(robot)
     participant = DdsParticipant(interface, domain_id)
-    commands = participant.reader("rt/lowcmd", go.LowCmd_, depth=DEPTH)
-    truths = participant.reader("rt/sportmodestate", go.SportModeState_, depth=DEPTH)
+    commands = participant.reader("rt/lowcmd", family_of(spec).low_cmd_type(), depth=DEPTH)
+    truths = participant.reader("rt/sportmodestate", SportModeState_, depth=DEPTH)
     # DDS must empty its sockets in time. We need not hurry, for each sample says when it was written.
     drop_priority()
     second, last_ns = Second(time.monotonic_ns()), 0
@@ -97,7 +98,7 @@ def watch(domain_id: int, out: Path, interface: str = "lo", robot: str = "go2") 
 def _note_commands(second: Second, samples: list[tuple[bytes, int]], last_ns: int, spec: RobotSpec) -> int:
     times = np.array([last_ns, *(written_ns for _, written_ns in samples)])
     second.periods += (np.diff(times if last_ns else times[1:]) * 1e-9).tolist()
-    second.stiffness = float(GO_LOW_CMD.decode(samples[-1][0])["motor_cmd"]["kp"][spec.motor_index].sum())
+    second.stiffness = float(family_of(spec).low_cmd.decode(samples[-1][0])["motor_cmd"]["kp"][spec.motor_index].sum())
     return int(times[-1])
 
 

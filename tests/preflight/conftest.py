@@ -23,6 +23,7 @@ def states(count=1000, **columns):
         "temperature": np.full((count, n), 30.0),
         "battery_soc": np.full(count, 80.0),
         "voltage": np.full(count, 30.0),
+        "mode_machine": np.zeros(count, int),
     }
     return States(**{name: np.broadcast_to(columns.get(name, made[name]), made[name].shape) for name in made})
 

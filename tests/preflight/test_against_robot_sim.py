@@ -5,6 +5,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -30,21 +31,26 @@ BUSY = {"LowState", "clock", "computer"}
 """Checks that a busy computer may spoil."""
 
 
-@pytest.fixture(scope="module")
-def robot(tmp_path_factory):
-    """Control socket of a robot as after its boot: sensor noise, built-in controller active."""
-    path = tmp_path_factory.mktemp("sim") / "control"
-    words = ["--domain-id", str(DOMAIN), "--control", str(path)]
+@contextmanager
+def simulated(*words):
+    """A simulated robot in a process of its own."""
     process = subprocess.Popen(
         [sys.executable, "-m", "sim2real_checks.robot_sim", *words], cwd=ROOT, stdout=subprocess.PIPE, text=True
     )
     assert "on DDS domain" in process.stdout.readline()
     try:
-        with SimControl(path, timeout=10.0) as control:
-            yield control
+        yield
     finally:
         process.terminate()
         process.communicate(timeout=15)
+
+
+@pytest.fixture(scope="module")
+def robot(tmp_path_factory):
+    """Control socket of a robot as after its boot: sensor noise, built-in controller active."""
+    path = tmp_path_factory.mktemp("sim") / "control"
+    with simulated("--domain-id", str(DOMAIN), "--control", str(path)), SimControl(path, timeout=10.0) as control:
+        yield control
 
 
 @pytest.fixture
@@ -110,6 +116,16 @@ def test_a_sound_robot_passes_everything(checked):
     found = checked()
     assert_only(found)
     assert found["LowState"].result is not FAIL, found["LowState"]
+
+
+def test_a_humanoid_in_its_gantry():
+    """Its LowState carries no battery; all else is checked as for a quadruped."""
+    with simulated("--robot", "g1", "--domain-id", str(EMPTY_DOMAIN)):
+        found = {finding.check: finding for finding in check_all(load_robot("g1"), "lo", EMPTY_DOMAIN, 1.3)}
+    swinging = found.pop("gyroscope")
+    assert swinging.result is not FAIL, swinging
+    assert_only(found, battery=WARN)
+    assert "mode_machine 5" in found["identity"].measured and "not reported" in found["battery"].measured
 
 
 def test_sensors(checked):

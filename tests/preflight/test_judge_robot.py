@@ -42,7 +42,7 @@ def test_identity():
     ("soc", "volts", "result"),
     [
         (80, 30, PASS), (80, 0, PASS), (80, np.nan, PASS), (15, 27, WARN), (5, 26, FAIL), (80, 19, FAIL),
-        (80, 58, FAIL),
+        (80, 58, FAIL), (np.nan, np.nan, WARN),
     ],
 )  # fmt: skip
 def test_battery(soc, volts, result):
