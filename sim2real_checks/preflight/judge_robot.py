@@ -57,9 +57,7 @@ def judge_identity(heard: Heard, spec: RobotSpec) -> Finding:
         return Finding("identity", Result.FAIL, said, remedy or "name the robot that is on this interface")
     slots = spec.num_motor_slots - spec.num_joints
     machine = f"mode_machine {int(heard.states.mode_machine[-1])}" if any(spec.mode_machines) else "no mode_machine"
-    return Finding(
-        "identity", Result.PASS, f"a {spec.name}: {slots} unused motor slots off, one sender, {machine}"
-    )
+    return Finding("identity", Result.PASS, f"a {spec.name}: {slots} unused motor slots off, one sender, {machine}")
 
 
 def judge_battery(states: States, spec: RobotSpec) -> Finding:
