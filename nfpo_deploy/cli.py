@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import select
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -206,6 +207,8 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:
+        if not _output_has_no_reader():
+            raise
         # Whoever read the output, as `head`, has seen enough; without this, Python complains once more at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
@@ -221,6 +224,13 @@ def main(argv: list[str] | None = None) -> int:
             raise
         print(f"nfpo {name}: {error}", file=sys.stderr)
         return 1
+
+
+def _output_has_no_reader() -> bool:
+    """Whether standard output is the broken pipe, and no other pipe or socket of the command."""
+    poll = select.poll()
+    poll.register(sys.stdout.fileno(), 0)
+    return any(event & select.POLLERR for _, event in poll.poll(0))
 
 
 def _is_named_failure(error: Exception) -> bool:

@@ -29,7 +29,7 @@ examples:
   nfpo launch go2_walk sim:=true                 a simulated Go2 on this computer
   nfpo launch go2_walk interface:=eth0           a real one behind eth0
   nfpo launch go2_walk sim:=true composed:=true  the four nodes in one process
-  nfpo launch g1_walk sim:=true policy:=none     a simulated G1 in its gantry, which stands
+  nfpo launch g1_walk sim:=true policy:=none     a simulated G1 in its gantry, without a policy
 
 Ctrl-C stops everything: a healthy robot sits down first, any other is damped; Ctrl-C again damps at once.
 

@@ -89,6 +89,16 @@ def test_a_reader_that_has_seen_enough_is_no_error() -> None:
     assert not result.stderr
 
 
+def test_another_broken_pipe_is_a_defect_and_keeps_its_traceback() -> None:
+    code = (
+        "import sys\nfrom nfpo_deploy import cli\n"
+        "def broken(command): raise BrokenPipeError('a worker')\n"
+        "cli.load_command = broken\nsys.exit(cli.main(['validate']))"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=REPO)
+    assert result.returncode == 1 and "BrokenPipeError: a worker" in result.stderr
+
+
 WITHOUT_TORCH = """
 import sys
 

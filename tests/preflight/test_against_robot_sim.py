@@ -128,6 +128,11 @@ def test_a_humanoid_in_its_gantry():
     assert "mode_machine 5" in found["identity"].measured and "not reported" in found["battery"].measured
 
 
+def test_a_humanoid_is_not_wiggled():
+    with pytest.raises(command.PreflightError, match="quadrupeds .* g1 is none"):
+        preflight(["--interface", "lo", "--robot", "g1", "--wiggle", "--yes"])
+
+
 def test_sensors(checked):
     found = checked(
         ("heat", {"joint": "FL_hip_joint", "temperature": 90}),
