@@ -44,6 +44,9 @@ GUARD_STOP_TIMEOUT_S = 20.0
 # It records until the robot is down, and closes its files.
 RECORDER_STOP_TIMEOUT_S = 25.0
 TRUE, FALSE = ("true", "1", "yes", "on"), ("false", "0", "no", "off")
+AUTO = "auto"
+FEW_CORES = 2
+"""From so few on, real-time processes that gather on one core by chance fill it."""
 
 
 @dataclass(frozen=True)
@@ -141,7 +144,7 @@ def build_graph(graph: str, given: Mapping[str, str], environment: Mapping[str, 
         _refuse_simulator_options(values)
     shared = _environment(ros_domain_id, os.environ if environment is None else environment)
     shared[realtime.VARIABLE] = str(_integer(values, "realtime_priority", 0, realtime.MAX_PRIORITY))
-    shared[realtime.SPREAD_VARIABLE] = str(int(_boolean(values, "spread_cores")))
+    shared[realtime.SPREAD_VARIABLE] = str(int(_spread(values)))
     return Graph(graph, tuple(processes), shared)
 
 
@@ -360,10 +363,16 @@ def _environment(ros_domain_id: int, outer: Mapping[str, str]) -> dict[str, str]
     }
 
 
-def _boolean(values: Mapping[str, str], name: str) -> bool:
+def _spread(values: Mapping[str, str]) -> bool:
+    if values["spread_cores"].strip().lower() == AUTO:
+        return len(os.sched_getaffinity(0)) <= FEW_CORES
+    return _boolean(values, "spread_cores", "true, false or auto")
+
+
+def _boolean(values: Mapping[str, str], name: str, expected: str = "true or false") -> bool:
     value = values[name].strip().lower()
     if value not in (*TRUE, *FALSE):
-        raise GraphError(f"{name} must be true or false, got {values[name]!r}")
+        raise GraphError(f"{name} must be {expected}, got {values[name]!r}")
     return value in TRUE
 
 

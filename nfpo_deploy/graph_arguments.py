@@ -32,7 +32,7 @@ _WALK = (
     Argument("release_mode", "true", "release the robot's built-in controller first: true or false"),
     Argument("restore_mode", "false", "give the robot back to that controller at the end: true or false"),
     Argument("realtime_priority", DEFAULT_PRIORITY, "SCHED_FIFO priority where the system permits it; 0 never asks"),
-    Argument("spread_cores", "false", "tie each process to one core: for few cores with other work; true or false"),
+    Argument("spread_cores", "auto", "tie each process to one core: true, false, or auto: with two cores at most"),
     Argument("params_file", "", "YAML file with node parameters, as config/go2_walk.yaml"),
     Argument("operator", "remote,keyboard,web,autonomy", "who may drive, some of these; 'none' for nobody"),
     Argument("web", "false", "serve the web page that shows and drives the robot: true or false"),

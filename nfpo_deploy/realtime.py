@@ -6,24 +6,33 @@ of one session, so a training run in another terminal still takes half of the ti
 
 from __future__ import annotations
 
+import ctypes
 import os
+import resource
 from collections.abc import Sequence
+from pathlib import Path
 
 VARIABLE = "NFPO_REALTIME_PRIORITY"
 DEFAULT_PRIORITY = "10"
 MAX_PRIORITY = 98
+MCL_CURRENT, MCL_FUTURE, MCL_ONFAULT = 1, 2, 4
+CAP_IPC_LOCK = 14
+"""Numbers of <sys/mman.h> and <linux/capability.h>; Python's library has neither."""
 SPREAD_VARIABLE = "NFPO_SPREAD_CORES"
 LOADS = {
-    "robot_sim": 0.34, "sdk_bridge": 0.31, "state_estimator": 0.24, "safety_watchdog": 0.13, "flight_recorder": 0.09,
-    "policy_inference": 0.075, "guard": 0.07, "guard_backup": 0.05, "operator": 0.05,
+    "sdk_bridge": 0.31, "robot_sim": 0.31, "state_estimator": 0.18, "safety_watchdog": 0.12, "policy_inference": 0.07,
+    "flight_recorder": 0.07, "guard_backup": 0.04, "guard": 0.04, "operator": 0.03,
 }  # fmt: skip
 """Cores that each process takes while the robot walks beside other work, `nfpo soak` on two x86_64 cores."""
+APART = {"guard": "guard_backup", "guard_backup": "guard"}
+"""Who never shares a core where there are several: what fills it must not stop both."""
 
 
 def adopt_priority(lower_by: int = 0, role: str = "") -> str:
     """Put this process under SCHED_FIFO at the priority that the environment variable asks for, 0 or unset for none.
 
-    Call it before threads start: they inherit it. Asking without permission changes nothing.
+    Its memory is locked then, too. Call it before threads start: they inherit it. Asking without permission changes
+    nothing.
 
     Args:
         lower_by: subtracted from the priority, which stays at least 1.
@@ -45,7 +54,28 @@ def adopt_priority(lower_by: int = 0, role: str = "") -> str:
         os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(priority))
     except PermissionError:
         return "no permission for real-time scheduling ('rtprio' in /etc/security/limits.conf); running without"
-    return f"real-time scheduling with priority {priority}"
+    locked = "memory locked" if lock_memory() else "memory not locked ('memlock' in /etc/security/limits.conf)"
+    return f"real-time scheduling with priority {priority}, {locked}"
+
+
+def lock_memory() -> bool:
+    """Keep every page that this process has touched, or will, in memory: none has to be read from a disk in a loop.
+
+    Without an unlimited 'memlock' nothing is done, because a later allocation beyond the limit would fail.
+
+    Returns:
+        Whether the memory is locked now.
+    """
+    unlimited = resource.getrlimit(resource.RLIMIT_MEMLOCK)[0] == resource.RLIM_INFINITY
+    if not unlimited and not _has_capability(CAP_IPC_LOCK):
+        return False
+    return ctypes.CDLL(None).mlockall(MCL_CURRENT | MCL_FUTURE | MCL_ONFAULT) == 0
+
+
+def _has_capability(number: int) -> bool:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    effective = next(line for line in lines if line.startswith("CapEff:")).split()[1]
+    return bool(int(effective, 16) >> number & 1)
 
 
 def core_of(role: str, cores: Sequence[int]) -> int:
@@ -56,12 +86,12 @@ def core_of(role: str, cores: Sequence[int]) -> int:
     work that happens by chance alone, because real-time processes stay on the core where they ran last.
     """
     loads = dict.fromkeys(cores, 0.0)
+    placed: dict[str, int] = {}
     for name in sorted(LOADS, key=lambda name: -LOADS[name]):
-        core = min(loads, key=lambda core: loads[core])
-        loads[core] += LOADS[name]
-        if name == role:
-            return core
-    raise KeyError(role)
+        free = [core for core in cores if core != placed.get(APART.get(name, ""))] or cores
+        placed[name] = min(free, key=lambda core: loads[core])
+        loads[placed[name]] += LOADS[name]
+    return placed[role]
 
 
 def drop_priority() -> None:

@@ -48,21 +48,21 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if any(item.path.is_relative_to(TESTS / place) for place in ALONE):
             item.add_marker(pytest.mark.alone)
-            item.add_marker(pytest.mark.flaky(reruns=1, only_rerun=[ComputerStoodStillError.__name__]))
+            item.add_marker(pytest.mark.flaky(reruns=2, only_rerun=[ComputerStoodStillError.__name__]))
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_setup(item):
-    return (yield from told_apart(item))
+    return (yield from told_apart(item, "setup"))
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item):
-    return (yield from told_apart(item))
+    return (yield from told_apart(item, "call"))
 
 
-def told_apart(item):
-    """A failure while a core of the computer stood still is told apart from others, and the test run once more."""
+def told_apart(item, when):
+    """A failure while a core of the computer stood still is told apart from others, and the test run again."""
     if item.get_closest_marker("alone") is None:
         return (yield)
     watch = HaltWatch.of(item.session)
@@ -71,6 +71,8 @@ def told_apart(item):
         return (yield)
     except Exception as error:
         watch.raise_if_halted(begin_ns, error)
+        halted_ms = watch.stood_still_ns(begin_ns) * 1e-6
+        item.add_report_section(when, "computer", f"longest time that a core stood still: {halted_ms:.0f} ms")
         raise
 
 

@@ -133,7 +133,8 @@ def judge_computer(real_time: bool, kernel: str, cores: int) -> Finding:
     values = {"kernel": kernel, "cores": cores, "real_time": real_time}
     if real_time:
         return Finding("computer", Result.PASS, measured, values=values)
-    remedy = "write 'yourname - rtprio 20' to /etc/security/limits.d/nfpo.conf and log in again"
+    lines = "'yourname - rtprio 20' and 'yourname - memlock unlimited'"
+    remedy = f"write {lines} to /etc/security/limits.d/nfpo.conf and log in again"
     return Finding("computer", Result.WARN, measured, remedy, values)
 
 

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from nfpo_deploy.graph import build_graph
-from nfpo_deploy.realtime import LOADS, SPREAD_VARIABLE, VARIABLE, core_of
+from nfpo_deploy.realtime import CAP_IPC_LOCK, LOADS, SPREAD_VARIABLE, VARIABLE, _has_capability, core_of
 
 
 @pytest.mark.parametrize("cores", [[0], [0, 1], [3, 5], [0, 1, 2, 3]])
@@ -22,8 +22,42 @@ def test_cores_have_about_the_same_to_do(cores):
     )
 
 
+LOCKS = """
+import resource, sys
+from nfpo_deploy import realtime
+resource.setrlimit(resource.RLIMIT_MEMLOCK, (int(sys.argv[1]), int(sys.argv[1])))
+if sys.argv[2] == "drop":
+    realtime._has_capability = lambda number: False
+print(realtime.lock_memory())
+touched = bytearray(64 << 20)
+print([line for line in open("/proc/self/status") if line.startswith("VmLck")][0].split()[1])
+"""
+
+
+def locked_kb(limit: int, capability: str) -> tuple[bool, int]:
+    words = [sys.executable, "-c", LOCKS, str(limit), capability]
+    answer, kb = subprocess.run(words, capture_output=True, text=True, check=True).stdout.split()
+    return answer == "True", int(kb)
+
+
+@pytest.mark.skipif(not _has_capability(CAP_IPC_LOCK), reason="needs CAP_IPC_LOCK")
+def test_memory_is_locked_whatever_the_limit_by_who_may():
+    done, kb = locked_kb(1 << 20, "keep")
+    assert done and kb > 64 << 10
+
+
+def test_memory_is_left_alone_where_a_limit_would_make_allocations_fail():
+    assert locked_kb(1 << 20, "drop") == (False, 0)
+
+
 def test_guards_are_on_different_cores():
     assert core_of("guard", [0, 1]) != core_of("guard_backup", [0, 1])
+
+
+@pytest.mark.parametrize(("cores", "spread"), [(1, "1"), (2, "1"), (3, "0"), (8, "0")])
+def test_few_cores_are_shared_out_unless_the_launch_says_otherwise(monkeypatch, cores, spread):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(cores)))
+    assert build_graph("go2_walk", {"sim": "true"}, {}).environment[SPREAD_VARIABLE] == spread
 
 
 @pytest.mark.parametrize("spread", ["true", "false"])

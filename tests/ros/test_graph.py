@@ -23,6 +23,7 @@ def build(**values):
     ("values", "message"),
     [
         ({"sim": "perhaps"}, "sim must be true or false, got 'perhaps'"),
+        ({"spread_cores": "all"}, "spread_cores must be true, false or auto, got 'all'"),
         ({"interface": "eth0"}, "interface:=eth0 with sim:=true"),
         ({"sim": "false"}, "interface is required for a real robot; this computer has"),
         ({"sim": "false", "interface": "nosuch0"}, "interface 'nosuch0' does not exist; this computer has"),
