@@ -20,6 +20,8 @@ STRONGEST = ("sdk_bridge", "policy_inference", "safety_watchdog", "state_estimat
 BY_GATE, BY_GUARD, BY_WATCHDOG = ("gate",), ("guard",), ("watchdog",)
 OBSERVE_S = 3.0
 """Until a robot that is damped while it walks has come to rest."""
+ENDED_S = 6.0
+"""The launcher sees a death, too, and ends the graph: the robot stands, sits and is damped within that time."""
 OPERATOR_MISSED_S = 4.5
 """To see what follows when no velocity comes any more."""
 GOES_DOWN_S = 9.0
@@ -81,7 +83,7 @@ def _of_one(name: str) -> Iterator[Fault]:
     for word, number in DEADLY.items():
         quick = (Mode.WALK,) if name in ("sdk_bridge", "safety_watchdog") and word == "kill" else ()
         yield Fault(
-            f"{word} {name}", "process", (_signal(name, number),), _noticed(expect), True, observe=observe, quick=quick
+            f"{word} {name}", "process", (_signal(name, number),), _noticed(expect), True, observe=ENDED_S, quick=quick
         )
     alone = (_signal(LAUNCHER, "SIGSTOP"), _signal(name, "SIGKILL"))
     yield Fault(f"kill {name}, launcher frozen", "process", alone, expect, True, observe=observe)
@@ -92,7 +94,8 @@ def _of_one(name: str) -> Iterator[Fault]:
     yield Fault(f"block {name}", "process", (block,), brief)
     # When an allocation fails, and what that ends, is up to the process: nothing may be violated.
     exhaust = Injection("saboteur", name, {"fault": "exhaust_memory"})
-    yield Fault(f"exhaust memory of {name}", "process", (exhaust,), in_modes(tuple(expect), NOTHING), True, observe=4.0)
+    nothing = in_modes(tuple(expect), NOTHING)
+    yield Fault(f"exhaust memory of {name}", "process", (exhaust,), nothing, True, observe=ENDED_S)
 
 
 def _of_robot() -> Iterator[Fault]:
@@ -122,7 +125,7 @@ def _of_two(first: str, second: str) -> Iterator[Fault]:
         dead = word == "kill"
         yield Fault(
             f"{word} {first} and {second}", "pair", both, _noticed(expect) if dead else expect, dead,
-            observe=max(_observe(first), _observe(second)),
+            observe=ENDED_S if dead else max(_observe(first), _observe(second)),
         )  # fmt: skip
 
 
