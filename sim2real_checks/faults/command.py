@@ -61,7 +61,7 @@ class FaultsArgs:
     repeats: int = 3
     """Runs of each fault in each mode; the moments differ."""
     quick: bool = False
-    """The most important dozen faults once: two and a half minutes."""
+    """The most important dozen faults once: three minutes."""
     resume: bool = False
     """Go on with the results that the output folder holds."""
     out: Path = Path("out/faults")
