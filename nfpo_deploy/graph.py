@@ -254,7 +254,10 @@ def _recorder(values: Mapping[str, str], interface: str, domain_id: int, policy:
         "policy": str(policy or ""),
         "log_dir": str(folder),
     }
-    return [_node("flight_recorder", parameters, values, stop_rank=3, stop_timeout_s=RECORDER_STOP_TIMEOUT_S)]
+    # A robot in motion is not brought down because its log ends.
+    return [
+        _node("flight_recorder", parameters, values, stop_rank=3, stop_timeout_s=RECORDER_STOP_TIMEOUT_S, vital=False)
+    ]
 
 
 def _operators(values: Mapping[str, str]) -> list[Process]:

@@ -77,13 +77,15 @@ def _signal(process: str, number: str) -> Injection:
 
 def _of_one(name: str) -> Iterator[Fault]:
     expect, observe = after_loss(name), _observe(name)
+    # The graph goes on without its log.
+    after_death = expect if name == "flight_recorder" else _noticed(expect)
     # An operator who is missed for a second only has not gone.
     brief = in_modes(tuple(expect), UNMOVED) if name == "operator" else expect
     stop_quick = {"sdk_bridge": (Mode.READY,), "safety_watchdog": (Mode.STAND,), "policy_inference": (Mode.WALK,)}
     for word, number in DEADLY.items():
         quick = (Mode.WALK,) if name in ("sdk_bridge", "safety_watchdog") and word == "kill" else ()
         yield Fault(
-            f"{word} {name}", "process", (_signal(name, number),), _noticed(expect), True, observe=ENDED_S, quick=quick
+            f"{word} {name}", "process", (_signal(name, number),), after_death, True, observe=ENDED_S, quick=quick
         )
     alone = (_signal(LAUNCHER, "SIGSTOP"), _signal(name, "SIGKILL"))
     yield Fault(f"kill {name}, launcher frozen", "process", alone, expect, True, observe=observe)

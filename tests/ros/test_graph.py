@@ -123,6 +123,11 @@ def test_policy_none_leaves_its_node_out():
     assert build(composed="true").process("composed").arguments == ("--without", "policy_inference")
 
 
+def test_only_log_and_web_page_may_end_without_ending_the_graph():
+    graph = build(web="true")
+    assert {process.name for process in graph.processes if not process.vital} == {"flight_recorder", "web"}
+
+
 def test_config_file_states_the_real_defaults():
     config = yaml.safe_load(CONFIG.read_text())
     by_argument = {"robot", "autostart", "interface", "domain_id", "release_mode", "restore_mode", "policy"}
