@@ -67,12 +67,13 @@ def lock_memory() -> bool:
         Whether the memory is locked now.
     """
     unlimited = resource.getrlimit(resource.RLIMIT_MEMLOCK)[0] == resource.RLIM_INFINITY
-    if not unlimited and not _has_capability(CAP_IPC_LOCK):
+    if not unlimited and not has_capability(CAP_IPC_LOCK):
         return False
     return ctypes.CDLL(None).mlockall(MCL_CURRENT | MCL_FUTURE | MCL_ONFAULT) == 0
 
 
-def _has_capability(number: int) -> bool:
+def has_capability(number: int) -> bool:
+    """Whether this process has a capability, by its number in <linux/capability.h>."""
     lines = Path("/proc/self/status").read_text().splitlines()
     effective = next(line for line in lines if line.startswith("CapEff:")).split()[1]
     return bool(int(effective, 16) >> number & 1)

@@ -31,7 +31,7 @@ class HaltWatch:
         self._folder = tempfile.TemporaryDirectory(prefix="nfpo_halts_")
         cores = sorted(os.sched_getaffinity(0))
         self._files = [Path(self._folder.name) / f"{core}.jsonl" for core in cores]
-        module = [sys.executable, "-m", "sim2real_checks.soak.halts", "--any-priority"]
+        module = [sys.executable, "-m", "sim2real_checks.soak.halts"]
         self._watchers = [
             subprocess.Popen([*module, "--core", str(core), "--out", str(path)])
             for core, path in zip(cores, self._files, strict=True)

@@ -30,13 +30,12 @@ Span = tuple[int, int]
 """From, to: CLOCK_MONOTONIC, ns."""
 
 
-def watch(core: int, out: Path, any_priority: bool = False) -> None:
+def watch(core: int, out: Path) -> None:
     """Write one JSON line [from, to] for each time that this core ran nothing of ours, until a signal comes.
 
     Args:
         core: number of the core.
         out: file; stays empty without permission for real-time scheduling, because nothing can be told then.
-        any_priority: watch without that permission, too; then a core that others kept busy counts as well.
     """
     stops: list[int] = []
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -46,8 +45,7 @@ def watch(core: int, out: Path, any_priority: bool = False) -> None:
         try:
             os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(PRIORITY))
         except PermissionError:
-            if not any_priority:
-                return
+            return
         last_ns = time.monotonic_ns()
         while not stops:
             time.sleep(NAP_S)

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from nfpo_deploy.graph import build_graph
-from nfpo_deploy.realtime import CAP_IPC_LOCK, LOADS, SPREAD_VARIABLE, VARIABLE, _has_capability, core_of
+from nfpo_deploy.realtime import CAP_IPC_LOCK, LOADS, SPREAD_VARIABLE, VARIABLE, core_of, has_capability
 
 
 @pytest.mark.parametrize("cores", [[0], [0, 1], [3, 5], [0, 1, 2, 3]])
@@ -27,7 +27,7 @@ import resource, sys
 from nfpo_deploy import realtime
 resource.setrlimit(resource.RLIMIT_MEMLOCK, (int(sys.argv[1]), int(sys.argv[1])))
 if sys.argv[2] == "drop":
-    realtime._has_capability = lambda number: False
+    realtime.has_capability = lambda number: False
 print(realtime.lock_memory())
 touched = bytearray(64 << 20)
 print([line for line in open("/proc/self/status") if line.startswith("VmLck")][0].split()[1])
@@ -40,7 +40,7 @@ def locked_kb(limit: int, capability: str) -> tuple[bool, int]:
     return answer == "True", int(kb)
 
 
-@pytest.mark.skipif(not _has_capability(CAP_IPC_LOCK), reason="needs CAP_IPC_LOCK")
+@pytest.mark.skipif(not has_capability(CAP_IPC_LOCK), reason="needs CAP_IPC_LOCK")
 def test_memory_is_locked_whatever_the_limit_by_who_may():
     done, kb = locked_kb(1 << 20, "keep")
     assert done and kb > 64 << 10
