@@ -95,6 +95,18 @@ _HG_LOW_CMD = _struct(
 )  # fmt: skip
 
 
+MOTOR_CMD_FLOATS = ("q", "dq", "tau", "kp", "kd")
+MOTOR_STATE_FLOATS = ("q", "dq", "ddq", "tau_est")
+
+
+def motor_floats(motors: np.ndarray, names: tuple[str, ...]) -> np.ndarray:
+    """(slots, names) float32 view of `motor_cmd` or `motor_state`: all of a motor's numbers at the price of one field.
+
+    `names` is `MOTOR_CMD_FLOATS` or `MOTOR_STATE_FLOATS`: in both message families these follow the `mode`.
+    """
+    return motors.view("<f4").reshape(len(motors), -1)[:, 1 : 1 + len(names)]
+
+
 class MessageCodec:
     """Encode and decode one message type.
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from statistics import median
 from typing import Any
 
 import numpy as np
 
 from nfpo_deploy.errors import TransportError
-from nfpo_deploy.transport.codec import POS_STOP, VEL_STOP
+from nfpo_deploy.transport.codec import MOTOR_CMD_FLOATS, MOTOR_STATE_FLOATS, POS_STOP, VEL_STOP, motor_floats
 from nfpo_deploy.transport.family import family_of
 from nfpo_deploy.types import MotorCommand, RobotState
 from robots.loader import RobotSpec
@@ -18,7 +19,9 @@ QUATERNION_TOLERANCE = 0.05
 MODE_PR = 0
 """`mode_pr` of the unitree_hg family: ankles and waist are commanded as pitch and roll, not as motors A and B."""
 _STEPS_TO_LEARN = 51
-_COMMAND_FIELDS = (("q", "q"), ("dq", "dq"), ("kp", "stiffness"), ("kd", "damping"), ("tau", "tau"))
+_COMMANDED = ("q", "dq", "tau", "stiffness", "damping")
+"""Fields of MotorCommand in the order of `MOTOR_CMD_FLOATS`."""
+_USED_STATE = [MOTOR_STATE_FLOATS.index(name) for name in ("q", "dq", "tau_est")]
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 
@@ -86,47 +89,45 @@ class LowStateDecoder:
     def to_state(self, record: np.ndarray, received_ns: int) -> RobotState:
         """RobotState of an accepted record; arrays are float64 copies."""
         imu = record["imu_state"]
-        motors = record["motor_state"][self._motors]
+        motors = record["motor_state"]
+        q, dq, _, tau_est = motor_floats(motors, MOTOR_STATE_FLOATS)[self._motors].T.astype(np.float64, order="C")
         return RobotState(
             tick=int(record["tick"]),
             received_ns=received_ns,
             quat_wxyz=imu["quaternion"].astype(np.float64),
             gyro_b=imu["gyroscope"].astype(np.float64),
             accel_b=imu["accelerometer"].astype(np.float64),
-            q=motors["q"].astype(np.float64),
-            dq=motors["dq"].astype(np.float64),
-            tau_est=motors["tau_est"].astype(np.float64),
+            q=q,
+            dq=dq,
+            tau_est=tau_est,
             wireless_remote=record["wireless_remote"].tobytes(),
-            **self._rest(record, motors, self._num_feet),
+            **self._rest(record, motors["temperature"][self._motors], self._num_feet),
         )
 
     def _plausible(self, record: np.ndarray) -> bool:
         imu = record["imu_state"]
-        # A sum is finite only if every term is; two sums instead of seven isfinite() calls at 500 Hz.
-        motors = record["motor_state"][self._motors]
-        with np.errstate(over="ignore", invalid="ignore"):
-            total = motors["q"].sum() + motors["dq"].sum() + motors["tau_est"].sum()
-            total += imu["gyroscope"].sum() + imu["accelerometer"].sum()
-            norm = float(np.sqrt(np.square(imu["quaternion"], dtype=np.float64).sum()))
-        return bool(np.isfinite(total)) and abs(norm - 1.0) <= QUATERNION_TOLERANCE
+        measured = motor_floats(record["motor_state"], MOTOR_STATE_FLOATS)[self._motors]
+        values = measured[:, _USED_STATE].ravel().tolist() + imu["gyroscope"].tolist() + imu["accelerometer"].tolist()
+        # A sum is finite only if every term is, and that of float32 values cannot overflow in double precision.
+        return math.isfinite(sum(values)) and abs(math.hypot(*imu["quaternion"].tolist()) - 1.0) <= QUATERNION_TOLERANCE
 
 
-def _rest_of_go(record: np.ndarray, motors: np.ndarray, num_feet: int) -> dict[str, Any]:
+def _rest_of_go(record: np.ndarray, temperature: np.ndarray, num_feet: int) -> dict[str, Any]:
     """What a unitree_go LowState says besides IMU and joints, as fields of RobotState."""
     voltage = float(record["power_v"])
     return {
-        "temperature": motors["temperature"].astype(np.float64),
+        "temperature": temperature.astype(np.float64),
         "foot_force": record["foot_force"][:num_feet].astype(np.float64),
         "battery_soc": float(record["bms_state"]["soc"]),
         "voltage": voltage if np.isfinite(voltage) else float("nan"),
     }
 
 
-def _rest_of_hg(record: np.ndarray, motors: np.ndarray, num_feet: int) -> dict[str, Any]:
+def _rest_of_hg(record: np.ndarray, temperature: np.ndarray, num_feet: int) -> dict[str, Any]:
     """The same of a unitree_hg LowState, which knows neither feet nor battery."""
     return {
         # Sources disagree which of the two sensors is the winding and which the casing; the hotter one counts.
-        "temperature": motors["temperature"].max(axis=1).astype(np.float64),
+        "temperature": temperature.max(axis=1).astype(np.float64),
         "foot_force": np.zeros(num_feet),
         "battery_soc": float("nan"),
         "voltage": float("nan"),
@@ -145,7 +146,7 @@ class LowCmdEncoder:
     def __init__(self, spec: RobotSpec) -> None:
         self._codec = family_of(spec).low_cmd
         self._motors = spec.motor_index
-        self._shape = (len(_COMMAND_FIELDS), spec.num_joints)
+        self._shape = (len(_COMMANDED), spec.num_joints)
         self._record = self._codec.new()
         slots = self._record["motor_cmd"]
         self._echoes = spec.message_family == "unitree_hg"
@@ -158,6 +159,7 @@ class LowCmdEncoder:
             slots["q"] = POS_STOP
             slots["dq"] = VEL_STOP
         slots["mode"][self._motors] = spec.motor_mode
+        self._slots = motor_floats(slots, MOTOR_CMD_FLOATS)
 
     def echo(self, mode_machine: int) -> None:
         """Give every command from now on the `mode_machine` of the robot, 0 to 255; nothing where none has it.
@@ -175,21 +177,19 @@ class LowCmdEncoder:
             TransportError: an array of the wrong shape, or a value that is not finite as float32.
         """
         try:
-            values = np.array([cmd.q, cmd.dq, cmd.stiffness, cmd.damping, cmd.tau], dtype=np.float64)
+            values = np.array([getattr(cmd, name) for name in _COMMANDED], dtype=np.float64)
         except (TypeError, ValueError):
             values = np.empty(0)
         # A comparison with NaN is false, and what is no larger than this stays finite as float32.
         if values.shape != self._shape or not np.abs(values).max() <= _FLOAT32_MAX:
             raise self._blame(cmd)
-        slots = self._record["motor_cmd"]
-        for row, (field, _) in zip(values, _COMMAND_FIELDS, strict=True):
-            slots[field][self._motors] = row
+        self._slots[self._motors] = values.T
         self._record["crc"] = self._codec.crc(self._record)
         return self._codec.encode(self._record)
 
     def _blame(self, cmd: MotorCommand) -> TransportError:
         shape = self._shape[1:]
-        for _, attribute in _COMMAND_FIELDS:
+        for attribute in _COMMANDED:
             values = getattr(cmd, attribute)
             if np.shape(values) != shape or not (np.abs(values) <= _FLOAT32_MAX).all():
                 return TransportError(
@@ -219,10 +219,10 @@ class LowCmdDecoder:
             return None
         if self._codec.crc(record) != record["crc"]:
             return None
-        slots = record["motor_cmd"][self._motors]
-        fields = {name: slots[field].astype(np.float64) for field, name in _COMMAND_FIELDS}
-        if not all(np.isfinite(values).all() for values in fields.values()):
+        slots = motor_floats(record["motor_cmd"], MOTOR_CMD_FLOATS)[self._motors]
+        if not np.isfinite(slots).all():
             return None
+        fields = dict(zip(_COMMANDED, slots.T.astype(np.float64, order="C"), strict=True))
         if self._echoes:
             self.mode_machine = int(record["mode_machine"])
         return MotorCommand(**fields)

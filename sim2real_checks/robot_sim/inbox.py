@@ -9,6 +9,7 @@ from collections import deque
 import numpy as np
 
 from nfpo_deploy.errors import TransportError
+from nfpo_deploy.transport.codec import MOTOR_CMD_FLOATS, motor_floats
 from nfpo_deploy.transport.dds import DdsParticipant, RawReader
 from nfpo_deploy.transport.family import family_of
 from nfpo_deploy.transport.mapping import MODE_PR
@@ -20,7 +21,6 @@ from sim2real_checks.robot_sim.plant import Plant
 
 log = logging.getLogger("robot_sim")
 
-_NUMBERS = ("q", "dq", "tau", "kp", "kd")
 _MAX_QUEUE = 16384
 """LowCmds under way, the newest ones: a robot that hangs until further notice must not fill the memory."""
 
@@ -96,7 +96,7 @@ class LowCmdInbox:
             self.crc_errors += 1
             return None, BAD_CRC
         motor_cmd = record["motor_cmd"]
-        if not all(np.isfinite(motor_cmd[name]).all() for name in _NUMBERS):
+        if not np.isfinite(motor_floats(motor_cmd, MOTOR_CMD_FLOATS)).all():
             self.malformed += 1
             return None, MALFORMED
         if self._variant is not None and record["mode_machine"] != self._variant:

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import numpy as np
 
-from nfpo_deploy.transport.codec import GO_LOW_CMD
+from nfpo_deploy.transport.codec import MOTOR_CMD_FLOATS, motor_floats
 from nfpo_deploy.transport.dds import RawReader
 from robots.loader import RobotSpec
 from sim2real_checks.robot_sim.motors import effective_gains
@@ -24,9 +21,6 @@ ROW = np.dtype([
     ("tau_max", "<f4"), ("torque_max", "<f4"),
 ])  # fmt: skip
 
-# Both message families have these fields at the same places.
-_FIELDS: Mapping[str, Any] = GO_LOW_CMD.dtype["motor_cmd"].base.fields or {}
-_NUMBERS = [_FIELDS[name][1] // 4 for name in ("q", "dq", "tau", "kp", "kd")]
 _UNREADABLE = (np.nan,) * 5
 
 
@@ -64,10 +58,9 @@ class LowCmdLog:
 
     def _measure(self, motor_cmd: np.ndarray, plant: Plant) -> tuple[float, ...]:
         """The last five columns of a row."""
-        # The struct as rows of 32-bit words, which NumPy handles much faster than fields.
-        words = motor_cmd.view("<f4").reshape(len(motor_cmd), -1)[self._slots]
+        asked = motor_floats(motor_cmd, MOTOR_CMD_FLOATS)[self._slots]
         enabled = motor_cmd["mode"][self._slots] == self._servo_mode
-        q, dq, tau, kp, kd = words.T[_NUMBERS].astype(np.float64) * enabled
+        q, dq, tau, kp, kd = asked.T.astype(np.float64) * enabled
         kp, kd = effective_gains(q, dq, kp, kd)
         error = q - plant.q
         torque = tau + kp * error + kd * (dq - plant.dq)

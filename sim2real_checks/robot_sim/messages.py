@@ -8,7 +8,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from nfpo_deploy.transport.codec import GO_SPORT_MODE_STATE, GO_WIRELESS_CONTROLLER, HG_IMU_STATE
+from nfpo_deploy.transport.codec import (
+    GO_SPORT_MODE_STATE,
+    GO_WIRELESS_CONTROLLER,
+    HG_IMU_STATE,
+    MOTOR_STATE_FLOATS,
+    motor_floats,
+)
 from nfpo_deploy.transport.family import family_of
 from robots.loader import RobotSpec
 from sim2real_checks.robot_sim.battery import CELLS, cell_voltage
@@ -29,9 +35,9 @@ class _Noise:
     def __init__(self, seed: int) -> None:
         self._random = np.random.default_rng(seed)
 
-    def of(self, deviation: float, n: int) -> np.ndarray | float:
-        """(n,) numbers; 0.0 without noise."""
-        return self._random.normal(0.0, deviation, n) if deviation else 0.0
+    def of(self, deviation: float, n: int) -> np.ndarray:
+        """(n,) numbers; zeros without noise."""
+        return self._random.normal(0.0, deviation, n) if deviation else np.zeros(n)
 
 
 class LowStateBuilder:
@@ -53,7 +59,10 @@ class LowStateBuilder:
         self._latency = config.sensor_latency
         self._record = self._codec.new()
         self._record["imu_state"]["temperature"] = _BOARD_TEMPERATURE
-        self._record["motor_state"]["mode"][self._motor_index] = spec.motor_mode
+        slots = self._record["motor_state"]
+        slots["mode"][self._motor_index] = spec.motor_mode
+        self._slots = motor_floats(slots, MOTOR_STATE_FLOATS)
+        self._measured = np.zeros((len(MOTOR_STATE_FLOATS), spec.num_joints))
         rest = _HgRest if spec.message_family == "unitree_hg" else _GoRest
         self._rest: _GoRest | _HgRest = rest(spec, config, self._record)
 
@@ -74,12 +83,13 @@ class LowStateBuilder:
         record["tick"] = BOOT_TICK_MS + round(plant.time * 1000)
         _measure_imu(record["imu_state"], plant.imu(), noise, self._random)
         dq = plant.dq
-        slots = record["motor_state"]
         n = len(dq)
-        slots["q"][self._motor_index] = plant.q + self._random.of(noise.q, n)
-        slots["dq"][self._motor_index] = dq + self._random.of(noise.dq, n)
-        slots["ddq"][self._motor_index] = plant.ddq
-        slots["tau_est"][self._motor_index] = self._motors.torque + self._random.of(noise.tau, n)
+        measured = self._measured
+        measured[:] = plant.q, dq, plant.ddq, self._motors.torque
+        measured[0] += self._random.of(noise.q, n)
+        measured[1] += self._random.of(noise.dq, n)
+        measured[3] += self._random.of(noise.tau, n)
+        self._slots[self._motor_index] = measured.T
         record["wireless_remote"] = np.frombuffer(remote.to_bytes(), dtype=np.uint8)
         self._rest.measure(plant, self._motors, dq, self.mode_pr)
         record["crc"] = self._codec.crc(record)
@@ -106,7 +116,7 @@ class _GoRest:
     def measure(self, plant: Plant, motors: MotorBank, dq: np.ndarray, mode_pr: int) -> None:
         record = self._record
         record["motor_state"]["temperature"][self._motor_index] = motors.temperature
-        force = np.clip(plant.foot_force(), 0, 32767)
+        force = [min(max(newton, 0.0), 32767.0) for newton in plant.foot_force().tolist()]
         record["foot_force"][: self._num_feet] = force
         record["foot_force_est"][: self._num_feet] = force
         current = _IDLE_CURRENT + max(0.0, float(motors.torque @ dq)) / self._voltage
@@ -154,7 +164,7 @@ def mode_machine_of(spec: RobotSpec, config: SimConfig) -> int:
 def _measure_imu(
     imu: np.ndarray, measured: tuple[np.ndarray, np.ndarray, np.ndarray], noise: SensorNoise, random: _Noise
 ) -> None:
-    quat, gyro, acc = measured
+    quat, gyro, acc = measured[0].tolist(), *measured[1:]
     if noise.orientation:
         quat = _small_rotation(quat, random.of(noise.orientation, 3))
     imu["quaternion"] = quat
@@ -226,10 +236,11 @@ def _yaw_rate(truth: Truth) -> float:
     return sum(a * float(b) for a, b in zip(row, truth.ang_vel_b, strict=True))
 
 
-def _small_rotation(quat: np.ndarray, angle: np.ndarray | float) -> np.ndarray:
+def _small_rotation(quat: Sequence[float], angle: np.ndarray) -> list[float]:
     """`quat` turned by the small rotation vector `angle` (3,) rad in its own frame, normalised."""
     w, x, y, z = quat
-    a, b, c = np.broadcast_to(np.asarray(angle) / 2, (3,))
-    turned = np.array([w - x * a - y * b - z * c, x + w * a + y * c - z * b,
-                       y + w * b + z * a - x * c, z + w * c + x * b - y * a])  # fmt: skip
-    return turned / np.sqrt(turned @ turned)
+    a, b, c = (0.5 * angle).tolist()
+    turned = (w - x * a - y * b - z * c, x + w * a + y * c - z * b,
+              y + w * b + z * a - x * c, z + w * c + x * b - y * a)  # fmt: skip
+    norm = math.hypot(*turned)
+    return [value / norm for value in turned]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from nfpo_deploy.transport.codec import MOTOR_CMD_FLOATS, motor_floats
 from robots.loader import RobotSpec
 
 # Unitree's sentinels are PosStopF = 2.146e9 and VelStopF = 16000; no real target comes near them.
@@ -19,7 +20,7 @@ TIME_CONSTANT = 180.0
 
 def effective_gains(q: np.ndarray, dq: np.ndarray, kp: np.ndarray, kd: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Gains (N,) that act: a target that is Unitree's sentinel switches its term off."""
-    return np.where(np.abs(q) < _NO_POSITION, kp, 0.0), np.where(np.abs(dq) < _NO_VELOCITY, kd, 0.0)
+    return (np.abs(q) < _NO_POSITION) * kp, (np.abs(dq) < _NO_VELOCITY) * kd
 
 
 class MotorBank:
@@ -42,7 +43,7 @@ class MotorBank:
         self.q, self.dq, self.kp, self.kd, self.tau = (np.zeros(n) for _ in range(5))
         self._position_gain = np.zeros(n)
         self._velocity_gain = np.zeros(n)
-        self._enabled = np.zeros(n)
+        self._enabled: np.ndarray | float = 0.0
         self.torque = np.zeros(n)
         """Torque at the joint in the last step, N·m."""
         self.temperature = np.full(n, AMBIENT)
@@ -50,9 +51,9 @@ class MotorBank:
 
     def command_slots(self, motor_cmd: np.ndarray) -> None:
         """Take the `motor_cmd` array of a LowCmd record."""
-        used = motor_cmd[self._slots]
-        q, dq, kp, kd, tau = (used[name].astype(np.float64) for name in ("q", "dq", "kp", "kd", "tau"))
-        self.command(q, dq, kp, kd, tau, enabled=used["mode"] == self._servo_mode)
+        used = motor_floats(motor_cmd, MOTOR_CMD_FLOATS)[self._slots]
+        q, dq, tau, kp, kd = used.T.astype(np.float64, order="C")
+        self.command(q, dq, kp, kd, tau, enabled=motor_cmd["mode"][self._slots] == self._servo_mode)
 
     def command(
         self,
@@ -61,17 +62,17 @@ class MotorBank:
         kp: np.ndarray,
         kd: np.ndarray,
         tau: np.ndarray,
-        enabled: np.ndarray | bool = True,
+        enabled: np.ndarray | float = 1.0,
     ) -> None:
         """Take targets rad, rad/s, gains N·m/rad, N·m·s/rad, feed-forward N·m; hold them until the next."""
         self.q, self.dq, self.kp, self.kd, self.tau = q, dq, kp, kd, tau
-        self._enabled = np.broadcast_to(np.asarray(enabled, dtype=np.float64), q.shape)
+        self._enabled = enabled
         self._position_gain, self._velocity_gain = effective_gains(q, dq, kp, kd)
 
     def off(self) -> None:
         """Switch all motors off, as before the first command."""
         zero = np.zeros_like(self.q)
-        self.command(zero, zero, zero, zero, zero, enabled=False)
+        self.command(zero, zero, zero, zero, zero, enabled=0.0)
 
     def step(self, q: np.ndarray, dq: np.ndarray) -> np.ndarray:
         """Torque for measured q, dq: tau + kp(q* - q) + kd(dq* - dq), clipped to the motor's limits.
