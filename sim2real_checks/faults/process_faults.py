@@ -20,8 +20,9 @@ STRONGEST = ("sdk_bridge", "policy_inference", "safety_watchdog", "state_estimat
 BY_GATE, BY_GUARD, BY_WATCHDOG = ("gate",), ("guard",), ("watchdog",)
 OBSERVE_S = 3.0
 """Until a robot that is damped while it walks has come to rest."""
-ENDED_S = 6.0
-"""The launcher sees a death, too, and ends the graph: the robot stands, sits and is damped within that time."""
+ENDED_S = 7.5
+"""The launcher sees a death, too, and ends the graph: the robot stands, sits and is damped within that time, and a
+guard that damps alone has let go of the motors a second ago."""
 OPERATOR_MISSED_S = 4.5
 """To see what follows when no velocity comes any more."""
 GOES_DOWN_S = 9.0

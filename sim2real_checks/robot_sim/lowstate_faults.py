@@ -16,7 +16,7 @@ import numpy as np
 from nfpo_deploy.transport.codec import MessageCodec
 from nfpo_deploy.transport.family import family_of
 from robots.loader import RobotSpec
-from sim2real_checks.robot_sim.battery import CELLS, cell_voltage
+from sim2real_checks.robot_sim.battery import cell_voltage, cells
 from sim2real_checks.robot_sim.faults import Fault
 from sim2real_checks.robot_sim.messages import roll_pitch_yaw
 
@@ -103,8 +103,8 @@ def battery(record: np.ndarray, values: Mapping[str, Any], spec: RobotSpec) -> N
     """Charge, and the voltages that go with it."""
     cell = cell_voltage(values["soc"])
     record["bms_state"]["soc"] = values["soc"]
-    record["bms_state"]["cell_vol"][:CELLS] = round(cell * 1000)
-    record["power_v"] = CELLS * cell
+    record["bms_state"]["cell_vol"][: cells(spec)] = round(cell * 1000)
+    record["power_v"] = cells(spec) * cell
 
 
 SENSORS: dict[str, Callable[[np.ndarray, Mapping[str, Any], RobotSpec], None]] = {

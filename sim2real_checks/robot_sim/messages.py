@@ -17,7 +17,7 @@ from nfpo_deploy.transport.codec import (
 )
 from nfpo_deploy.transport.family import family_of
 from robots.loader import RobotSpec
-from sim2real_checks.robot_sim.battery import CELLS, cell_voltage
+from sim2real_checks.robot_sim.battery import cell_voltage, cells
 from sim2real_checks.robot_sim.config import SensorNoise, SimConfig
 from sim2real_checks.robot_sim.motors import MotorBank
 from sim2real_checks.robot_sim.plant import Plant, Truth
@@ -105,11 +105,11 @@ class _GoRest:
         record["head"] = (0xFE, 0xEF)
         record["level_flag"] = 0xFF
         cell = cell_voltage(config.battery_soc)
-        self._voltage = CELLS * cell
+        self._voltage = cells(spec) * cell
         record["power_v"] = self._voltage
         bms = record["bms_state"]
         bms["soc"] = config.battery_soc
-        bms["cell_vol"][:CELLS] = round(cell * 1000)
+        bms["cell_vol"][: cells(spec)] = round(cell * 1000)
         bms["bq_ntc"] = bms["mcu_ntc"] = 30
         record["temperature_ntc1"] = record["temperature_ntc2"] = _BOARD_TEMPERATURE
 

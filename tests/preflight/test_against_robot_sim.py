@@ -128,6 +128,13 @@ def test_a_humanoid_in_its_gantry():
     assert "mode_machine 5" in found["identity"].measured and "not reported" in found["battery"].measured
 
 
+def test_a_b2_is_known_from_a_go2_by_its_battery():
+    with simulated("--robot", "b2", "--domain-id", str(EMPTY_DOMAIN)):
+        assert_only({finding.check: finding for finding in check_all(load_robot("b2"), "lo", EMPTY_DOMAIN, 1.3)})
+        taken_for_go2 = {finding.check: finding for finding in check_all(SPEC, "lo", EMPTY_DOMAIN, 1.3)}
+    assert taken_for_go2["identity"].result is FAIL and "V" in taken_for_go2["identity"].measured
+
+
 def test_a_humanoid_is_not_wiggled():
     with pytest.raises(command.PreflightError, match="quadrupeds .* g1 is none"):
         preflight(["--interface", "lo", "--robot", "g1", "--wiggle", "--yes"])
