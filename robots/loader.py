@@ -129,7 +129,8 @@ class RobotSpec:
     folder: Path
     model_path: Path
     message_family: str
-    motor_mode: int
+    motor_mode: np.ndarray
+    """(N,) mode of a motor that obeys; a joint without its own `mode` has the robot's `motor_mode`."""
     joint_names: tuple[str, ...]
     motor_index: np.ndarray
     position_lower: np.ndarray
@@ -252,7 +253,7 @@ def _build(data: dict[str, Any], path: Path, sha256: str) -> RobotSpec:
         folder=path.parent,
         model_path=model_path,
         message_family=family,
-        motor_mode=_whole(data["motor_mode"], "motor_mode"),
+        motor_mode=_motor_modes(data, joints),
         joint_names=names,
         motor_index=_frozen(motors),
         position_lower=lower,
@@ -304,6 +305,13 @@ def _whole(value: Any, what: str) -> int:
     if not isinstance(value, int) or isinstance(value, bool):
         raise RobotSpecError(f"{what}: expected a whole number, got {value!r}")
     return value
+
+
+def _motor_modes(data: dict[str, Any], joints: list[dict[str, Any]]) -> np.ndarray:
+    modes = [_whole(joint.get("mode", data["motor_mode"]), "motor_mode") for joint in joints]
+    if not all(0 < mode < 256 for mode in modes):
+        raise RobotSpecError(f"motor_mode: {modes} must be in 1..255; 0 is a motor that is off")
+    return _frozen(np.array(modes))
 
 
 def _number(data: dict[str, Any], key: str, where: str, above_zero: bool = False) -> float:

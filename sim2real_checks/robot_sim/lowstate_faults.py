@@ -43,7 +43,7 @@ def wrong_robot(record: np.ndarray, values: Mapping[str, Any], spec: RobotSpec) 
     """Every motor slot that the robot leaves unused is alive, and the voltage, if any, is another robot's."""
     slots = record["motor_state"]
     unused = np.setdiff1d(np.arange(len(slots)), spec.motor_index)
-    slots["mode"][unused] = spec.motor_mode
+    slots["mode"][unused] = spec.motor_mode[0]
     slots["q"][unused] = OTHER_ROBOT_Q
     if "power_v" in (record.dtype.names or ()):
         record["power_v"] = OTHER_ROBOT_VOLTAGE

@@ -5,26 +5,31 @@ Run as a program, with the path of the official g1_29dof.xml, it records robots/
 
 from __future__ import annotations
 
-import json
-import os
-import re
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-REPO = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(REPO))  # lets the recording run without installation
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # lets the recording run without installation
 
 mujoco = pytest.importorskip("mujoco")
 
 from robots import load_robot  # noqa: E402
 from robots.mjcf import build_model  # noqa: E402
+from tests.robots.official_models import (  # noqa: E402
+    GRAVITY,
+    assert_joints_same,
+    assert_links_same,
+    body_of,
+    describe_joints,
+    describe_links,
+    named_contacts,
+    official_model,
+    recorded_numbers,
+    write_recorded,
+)
 
-RECORDED = REPO / "robots" / "g1" / "model_reference.json"
-REFERENCE_MODELS = os.environ.get("NFPO_REFERENCE_MODELS", REPO.parent / "shared" / "reference_models")
-OFFICIAL = Path(REFERENCE_MODELS) / "g1_29dof.xml"
 LEG = ("hip_pitch", "hip_roll", "hip_yaw", "knee", "ankle_pitch", "ankle_roll")
 ARM = ("shoulder_pitch", "shoulder_roll", "shoulder_yaw", "elbow", "wrist_roll", "wrist_pitch", "wrist_yaw")
 JOINTS = tuple(
@@ -35,52 +40,19 @@ JOINTS = tuple(
     )
 )  # fmt: skip
 ENDS = ("left_ankle_roll_joint", "right_ankle_roll_joint", "left_wrist_yaw_joint", "right_wrist_yaw_joint")
-GRAVITY = 9.81
 
 
 # --- describing a model ---------------------------------------------------------------------------
 
 
-def body_of(model, joint: str) -> int:
-    return int(model.jnt_bodyid[model.joint(joint).id])
-
-
-def link_inertia(model, body: int) -> np.ndarray:
-    """Inertia (3, 3) about the centre of mass, in the axes of the body's frame, kg·m²."""
-    rotation = np.empty(9)
-    mujoco.mju_quat2Mat(rotation, model.body_iquat[body])
-    rotation = rotation.reshape(3, 3)
-    return rotation @ np.diag(model.body_inertia[body]) @ rotation.T
-
-
 def describe(model) -> dict:
     """Numbers of a G1 model that ours has to share, SI units, as plain lists; links by the joint that moves them."""
     bodies = {"base_link": int(model.jnt_bodyid[0])} | {name: body_of(model, name) for name in JOINTS}
-    links = {
-        name: {
-            "mass": float(model.body_mass[body]),
-            "com": model.body_ipos[body].tolist(),
-            "inertia": link_inertia(model, body).tolist(),
-        }
-        for name, body in bodies.items()
+    return {
+        "total_mass": float(model.body_mass.sum()),
+        "links": describe_links(model, bodies),
+        "joints": describe_joints(model, JOINTS),
     }
-    joints = {}
-    for name in JOINTS:
-        joint, body = model.joint(name), bodies[name]
-        dof = int(model.jnt_dofadr[joint.id])
-        actuator = model.actuator(name.removesuffix("_joint"))
-        assert actuator.trnid[0] == joint.id
-        joints[name] = {
-            "axis": joint.axis.tolist(),
-            "offset": model.body_pos[body].tolist(),
-            "turn": model.body_quat[body].tolist(),
-            "range": joint.range.tolist(),
-            "armature": float(model.dof_armature[dof]),
-            "damping": float(np.ravel(model.dof_damping[dof])[0]),
-            "frictionloss": float(model.dof_frictionloss[dof]),
-            "torque": actuator.ctrlrange.tolist(),
-        }
-    return {"total_mass": float(model.body_mass.sum()), "links": links, "joints": joints}
 
 
 def end_positions(model, poses: np.ndarray) -> np.ndarray:
@@ -102,34 +74,20 @@ def random_poses(model, seed: int, count: int) -> np.ndarray:
     return np.random.default_rng(seed).uniform(*ranges.T, size=(count, len(JOINTS)))
 
 
-def record(official: Path) -> None:
+def record(official: str) -> None:
     """Write model_reference.json from the official model."""
-    model = mujoco.MjModel.from_xml_path(str(official))
+    model = mujoco.MjModel.from_xml_path(official)
     poses = random_poses(model, 0, 100).round(4)
     ends = end_positions(model, poses).round(6)
-    # One line for each list of numbers, so that a diff can be read.
-    body = re.sub(r"\s*\n\s+(?=[-\d\]\[])", " ", json.dumps(describe(model), indent=1))
-    rows = ",\n  ".join(
-        json.dumps({"q": q.tolist(), "ends": e.ravel().tolist()}) for q, e in zip(poses, ends, strict=True)
-    )
-    RECORDED.write_text(body[:-2] + f',\n "poses": [\n  {rows}\n ]\n}}\n')
+    rows = [{"q": q.tolist(), "ends": e.ravel().tolist()} for q, e in zip(poses, ends, strict=True)]
+    write_recorded("g1", describe(model), rows)
 
 
 def assert_same(ours: dict, reference: dict) -> None:
     """Compare two descriptions; a failure names the link or joint and the quantity."""
     assert ours["total_mass"] == pytest.approx(reference["total_mass"], abs=1e-6)
-    assert set(reference["links"]) == {"base_link", *JOINTS} and set(reference["joints"]) == set(JOINTS)
-    for name, link in reference["links"].items():
-        mine = ours["links"][name]
-        np.testing.assert_allclose(mine["mass"], link["mass"], atol=1e-6, err_msg=f"{name} mass")
-        np.testing.assert_allclose(mine["com"], link["com"], atol=1e-7, err_msg=f"{name} com")
-        # The official file rounds its principal axes to six digits.
-        atol = 1e-5 * np.abs(link["inertia"]).max()
-        np.testing.assert_allclose(mine["inertia"], link["inertia"], atol=atol, err_msg=f"{name} inertia")
-    for name, joint in reference["joints"].items():
-        for quantity, value in joint.items():
-            mine = ours["joints"][name][quantity]
-            np.testing.assert_allclose(mine, value, atol=1e-9, err_msg=f"{name} {quantity}")
+    assert_links_same(ours["links"], reference["links"])
+    assert_joints_same(ours["joints"], reference["joints"])
 
 
 @pytest.fixture(scope="module")
@@ -139,14 +97,12 @@ def model():
 
 @pytest.fixture(scope="module")
 def recorded() -> dict:
-    return json.loads(RECORDED.read_text())
+    return recorded_numbers("g1")
 
 
 @pytest.fixture(scope="module")
 def official():
-    if not OFFICIAL.is_file():
-        pytest.skip(f"official model not at {OFFICIAL}; set NFPO_REFERENCE_MODELS to its folder")
-    return mujoco.MjModel.from_xml_path(str(OFFICIAL))
+    return official_model("g1_29dof.xml")
 
 
 # --- (a) recorded numbers, (b) the official model -------------------------------------------------
@@ -251,10 +207,6 @@ def test_left_and_right_mirror_each_other(model):
 # --- (c) behaviour --------------------------------------------------------------------------------
 
 
-def named_contacts(model, data) -> set[frozenset[str]]:
-    return {frozenset(model.geom(int(g)).name for g in contact.geom) for contact in data.contact}
-
-
 # Stiff enough to carry the weight above two ankles, which the gains of robot.yaml are not.
 STIFFNESS = np.array([400.0] * 15 + [60.0] * 14)
 DAMPING = np.array([10.0] * 15 + [1.0] * 14)
@@ -334,4 +286,4 @@ def test_a_gantry_holds_it_above_its_centre_of_mass(model):
 
 
 if __name__ == "__main__":
-    record(Path(sys.argv[1]))
+    record(sys.argv[1])

@@ -70,7 +70,8 @@ def test_joints_stand_in_the_sdks_motor_order():
     assert dict(zip(spec.joint_names, spec.motor_index.tolist(), strict=True)) == {
         f"{name}_joint": motor for name, motor in SDK_MOTORS.items()
     }
-    assert (spec.num_joints, spec.num_motor_slots, spec.message_family, spec.motor_mode) == (12, 20, "unitree_go", 1)
+    assert (spec.num_joints, spec.num_motor_slots, spec.message_family) == (12, 20, "unitree_go")
+    assert spec.motor_mode.tolist() == [1] * 12
 
 
 def test_feet_stand_in_the_sdks_order_and_know_their_legs():
@@ -144,7 +145,8 @@ def test_the_g1s_joints_stand_in_the_sdks_motor_order():
     names += [f"{side}_{part}_joint" for side in ("left", "right") for part in G1_ARM]
     assert list(spec.joint_names) == names and names[G1_FIRST["right_arm"]] == "right_shoulder_pitch_joint"
     assert spec.motor_index.tolist() == list(range(29))
-    assert (spec.num_joints, spec.num_motor_slots, spec.message_family, spec.motor_mode) == (29, 35, "unitree_hg", 1)
+    assert (spec.num_joints, spec.num_motor_slots, spec.message_family) == (29, 35, "unitree_hg")
+    assert spec.motor_mode.tolist() == [1] * 29
     assert spec.mode_machines == (5, 2), "29 joints with a free waist; what the simulator reports first"
 
 
@@ -367,6 +369,17 @@ def test_motor_indices_have_to_be_distinct_slots(load, motor):
 def test_a_motor_index_has_to_be_a_whole_number(load, motor):
     with pytest.raises(RobotSpecError, match="motor|int"):
         load(assign("joints", 5, "motor", value=motor))
+
+
+def test_a_joint_may_have_a_motor_mode_of_its_own(load):
+    assert load(assign("joints", 5, "mode", value=10)).motor_mode.tolist() == [1] * 5 + [10] + [1] * 6
+
+
+@pytest.mark.parametrize("mode", [0, -1, 256, 1.0, "servo", True])
+def test_a_motor_mode_has_to_be_a_byte_that_is_not_off(load, mode):
+    for place in (("motor_mode",), ("joints", 5, "mode")):
+        with pytest.raises(RobotSpecError, match="motor_mode"):
+            load(assign(*place, value=mode))
 
 
 def test_no_joints_at_all_are_refused(load):

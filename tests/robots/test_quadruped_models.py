@@ -6,9 +6,6 @@ anew:  python tests/robots/test_quadruped_models.py go2 path/to/go2.xml
 
 from __future__ import annotations
 
-import json
-import os
-import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,19 +13,27 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-REPO = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(REPO))  # lets the recording run without installation
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # lets the recording run without installation
 
 mujoco = pytest.importorskip("mujoco")
 
 from robots import load_robot  # noqa: E402
 from robots.mjcf import build_model, build_spec  # noqa: E402
+from tests.robots.official_models import (  # noqa: E402
+    GRAVITY,
+    assert_joints_same,
+    assert_links_same,
+    describe_joints,
+    describe_links,
+    named_contacts,
+    official_model,
+    recorded_numbers,
+    write_recorded,
+)
 
-REFERENCE_MODELS = os.environ.get("NFPO_REFERENCE_MODELS", REPO.parent / "shared" / "reference_models")
 LEGS = ("FR", "FL", "RR", "RL")
 JOINTS = tuple(f"{leg}_{part}_joint" for leg in LEGS for part in ("hip", "thigh", "calf"))
 LINKS = ("base_link", *(joint.removesuffix("_joint") for joint in JOINTS))
-GRAVITY = 9.81
 
 
 @dataclass(frozen=True)
@@ -71,14 +76,6 @@ FACTS = {
 # --- describing a model ---------------------------------------------------------------------------
 
 
-def link_inertia(model, body: int) -> np.ndarray:
-    """Inertia (3, 3) about the centre of mass, in the axes of the body's frame, kg·m²."""
-    rotation = np.empty(9)
-    mujoco.mju_quat2Mat(rotation, model.body_iquat[body])
-    rotation = rotation.reshape(3, 3)
-    return rotation @ np.diag(model.body_inertia[body]) @ rotation.T
-
-
 def collision_shapes(model, body: int) -> list[list[float]]:
     """Rows of geom type, sorted sizes and position, m, of what collides; of a calf its foot only."""
     rows = []
@@ -92,31 +89,13 @@ def collision_shapes(model, body: int) -> list[list[float]]:
 
 def describe(model) -> dict:
     """Numbers of a model that ours has to share, SI units, as plain lists."""
-    links = {
-        name: {
-            "mass": float(model.body(name).mass[0]),
-            "com": model.body(name).ipos.tolist(),
-            "inertia": link_inertia(model, model.body(name).id).tolist(),
-            "collision": collision_shapes(model, model.body(name).id),
-        }
-        for name in LINKS
-    }
-    joints = {}
-    for name in JOINTS:
-        joint = model.joint(name)
-        body, dof = int(model.jnt_bodyid[joint.id]), int(model.jnt_dofadr[joint.id])
-        actuator = model.actuator(name.removesuffix("_joint"))
-        assert actuator.trnid[0] == joint.id
-        joints[name] = {
-            "axis": joint.axis.tolist(),
-            "offset": model.body_pos[body].tolist(),
-            "range": joint.range.tolist(),
-            "armature": float(model.dof_armature[dof]),
-            "damping": float(np.ravel(model.dof_damping[dof])[0]),
-            "frictionloss": float(model.dof_frictionloss[dof]),
-            "torque": actuator.ctrlrange.tolist(),
-        }
-    return {"total_mass": float(model.body_mass.sum()), "links": links, "joints": joints}
+    bodies = {name: model.body(name).id for name in LINKS}
+    links = describe_links(model, bodies)
+    for name, body in bodies.items():
+        links[name]["collision"] = collision_shapes(model, body)
+    return {
+        "total_mass": float(model.body_mass.sum()), "links": links, "joints": describe_joints(model, JOINTS),
+    }  # fmt: skip
 
 
 def foot_geom(model, leg: str) -> int:
@@ -158,10 +137,6 @@ def closed_form_feet(facts: Facts, poses: np.ndarray) -> np.ndarray:
     return np.array(feet).transpose(2, 0, 1)
 
 
-def recorded_file(robot: str) -> Path:
-    return REPO / "robots" / robot / "model_reference.json"
-
-
 def record(robot: str, official: str) -> None:
     """Write the robot's model_reference.json from its official model."""
     model = mujoco.MjModel.from_xml_path(official)
@@ -170,33 +145,23 @@ def record(robot: str, official: str) -> None:
     poses = np.random.default_rng(0).uniform(*ranges.T, size=(200, 12)).round(4)
     poses = np.clip(poses, *ranges.T)
     feet = foot_positions(model, poses).round(6)
-    # One line for each list of numbers, so that a diff can be read.
-    body = re.sub(r"\s*\n\s+(?=[-\d\]\[])", " ", json.dumps(reference, indent=1))
-    rows = ",\n  ".join(
-        json.dumps({"q": q.tolist(), "feet": f.ravel().tolist()}) for q, f in zip(poses, feet, strict=True)
-    )
-    recorded_file(robot).write_text(body[:-2] + f',\n "poses": [\n  {rows}\n ]\n}}\n')
+    rows = [{"q": q.tolist(), "feet": f.ravel().tolist()} for q, f in zip(poses, feet, strict=True)]
+    write_recorded(robot, reference, rows)
 
 
 def assert_same(facts: Facts, ours: dict, reference: dict) -> None:
     """Compare two descriptions; a failure names the link or joint and the quantity."""
     assert ours["total_mass"] == pytest.approx(reference["total_mass"], abs=1e-6)
-    assert set(reference["links"]) == set(LINKS) and set(reference["joints"]) == set(JOINTS)
-    for name, link in reference["links"].items():
-        mine, odd = ours["links"][name], name in facts.odd_links
-        np.testing.assert_allclose(mine["mass"], link["mass"], atol=1e-6, err_msg=f"{name} mass")
-        atol = ODD_COM if odd else facts.com_tolerance
-        np.testing.assert_allclose(mine["com"], link["com"], atol=atol, err_msg=f"{name} com")
-        atol = (ODD_INERTIA if odd else facts.inertia_tolerance) * np.abs(link["inertia"]).max()
-        np.testing.assert_allclose(mine["inertia"], link["inertia"], atol=atol, err_msg=f"{name} inertia")
+    links = {name: (mine, reference["links"][name]) for name, mine in ours["links"].items()}
+    for name, (mine, link) in links.items():
+        com, inertia = (facts.com_tolerance, facts.inertia_tolerance)
+        if name in facts.odd_links:
+            com, inertia = ODD_COM, ODD_INERTIA
+        assert_links_same({name: mine}, {name: link}, com, inertia)
         if name not in facts.own_shapes:
             atol = facts.offset_tolerance
             np.testing.assert_allclose(mine["collision"], link["collision"], atol=atol, err_msg=f"{name} shapes")
-    for name, joint in reference["joints"].items():
-        for quantity, value in joint.items():
-            mine = ours["joints"][name][quantity]
-            atol = facts.offset_tolerance if quantity == "offset" else 1e-9
-            np.testing.assert_allclose(mine, value, atol=atol, err_msg=f"{name} {quantity}")
+    assert_joints_same(ours["joints"], reference["joints"], {"offset": facts.offset_tolerance})
 
 
 @pytest.fixture(scope="module", params=sorted(FACTS))
@@ -216,15 +181,12 @@ def model(robot):
 
 @pytest.fixture(scope="module")
 def recorded(robot) -> dict:
-    return json.loads(recorded_file(robot).read_text())
+    return recorded_numbers(robot)
 
 
 @pytest.fixture(scope="module")
 def official(robot):
-    file = Path(REFERENCE_MODELS) / f"{robot}.xml"
-    if not file.is_file():
-        pytest.skip(f"official model not at {file}; set NFPO_REFERENCE_MODELS to its folder")
-    return mujoco.MjModel.from_xml_path(str(file))
+    return official_model(f"{robot}.xml")
 
 
 # --- (a) recorded numbers, (b) the official model -------------------------------------------------
@@ -346,10 +308,6 @@ def test_left_and_right_mirror_each_other(robot, height):
 
 
 # --- (c) behaviour --------------------------------------------------------------------------------
-
-
-def named_contacts(model, data) -> set[frozenset[str]]:
-    return {frozenset(model.geom(int(g)).name for g in contact.geom) for contact in data.contact}
 
 
 @pytest.mark.parametrize("actuators", ["torque", "position"])

@@ -138,7 +138,7 @@ def test_tick_that_wraps_around_is_no_loss():
 
 def test_command_fills_the_motor_slots_and_nothing_else():
     order = np.array([3, 4, 5, 0, 1, 2, 9, 10, 11, 6, 7, 8])
-    encoder = LowCmdEncoder(dataclasses.replace(SPEC, motor_index=order, motor_mode=0x0A))
+    encoder = LowCmdEncoder(dataclasses.replace(SPEC, motor_index=order, motor_mode=np.arange(12) + 1))
     joints = np.arange(12.0)
     cmd = MotorCommand(joints / 4, -joints, joints * 3, joints / 2, joints + 0.5)
     record = GO_LOW_CMD.decode(encoder.encode(cmd))
@@ -146,7 +146,7 @@ def test_command_fills_the_motor_slots_and_nothing_else():
     slots = record["motor_cmd"]
     for field, expected in (("q", cmd.q), ("dq", cmd.dq), ("kp", cmd.stiffness), ("kd", cmd.damping), ("tau", cmd.tau)):
         assert slots[field][order].tolist() == expected.tolist(), field
-    assert slots["mode"].tolist() == [0x0A] * 12 + [0] * 8
+    assert slots["mode"][order].tolist() == list(range(1, 13)) and not slots["mode"][12:].any()
     assert np.all(slots["q"][12:] == np.float32(2.146e9)) and np.all(slots["dq"][12:] == 16000)
     assert not slots["kp"][12:].any() and not slots["kd"][12:].any() and not slots["tau"][12:].any()
     assert record["crc"] == GO_LOW_CMD.crc(record)
