@@ -66,7 +66,7 @@ def describe_links(model, bodies: Mapping[str, int]) -> dict[str, dict]:
 
 
 def describe_joints(model, names: Sequence[str], motor: str = "") -> dict[str, dict]:
-    """Place, axis, range, dynamics and torque of joints; their motors are named without `_joint`, with `motor` after it."""
+    """Place, axis, range, dynamics and torque of joints; their motors are named without `_joint` and with `motor`."""
     joints = {}
     for name in names:
         joint, body = model.joint(name), body_of(model, name)

@@ -1,4 +1,4 @@
-"""A G1 through the whole graph, without a policy: it stands up in the gantry, is let down, and folds when it falls."""
+"""Humanoids through the whole graph, without a policy: they stand up in the gantry, are let down, and fold."""
 
 import pytest
 from nfpo_msgs.msg import SafetyPermit
@@ -10,15 +10,10 @@ from robots.loader import load_robot
 from sim2real_checks.robot_sim.control import SimControl
 from sim2real_checks.robot_sim.gantry import CLEARANCE
 
-SPEC = load_robot("g1")
 
-
-@pytest.fixture
-def graph(start_graph, tmp_path):
-    return start_graph(robot="g1", policy="none", sim_options=f"--control {tmp_path / 'sim'}")
-
-
-def test_it_stands_up_in_the_gantry_and_is_damped_when_it_falls(graph, client, tmp_path):
+@pytest.mark.parametrize("robot", ["g1", "h1", "h1_2"])
+def test_it_stands_up_in_the_gantry_and_is_damped_when_it_falls(start_graph, client, tmp_path, robot):
+    graph = start_graph(robot=robot, policy="none", sim_options=f"--control {tmp_path / 'sim'}")
     client.stand_up()
     assert client.newest["status"].phase == GatePhase.HOLDING
     with SimControl(tmp_path / "sim", timeout=10.0) as control:
@@ -27,7 +22,7 @@ def test_it_stands_up_in_the_gantry_and_is_damped_when_it_falls(graph, client, t
             lambda: client.newest["estimate"].contact[0] > 0.9 and client.newest["estimate"].position_w[2],
             what="the floor",
         )
-        assert height == pytest.approx(SPEC.base_height, abs=0.06)
+        assert height == pytest.approx(load_robot(robot).base_height, abs=0.06)
         client.spin(1.0)
         assert client.in_mode(SafetyPermit.READY), client.describe()
         control.send("gantry", hold=False)

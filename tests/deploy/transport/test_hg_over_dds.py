@@ -20,7 +20,11 @@ from nfpo_deploy.guard.wire import GuardWire
 DOMAIN = 92
 SLOTS = np.arange(12) + 15
 SPEC = dataclasses.replace(
-    load_robot("go2"), message_family="unitree_hg", motor_index=SLOTS, motor_mode=np.ones(12, dtype=int), mode_machines=(5, 2)
+    load_robot("go2"),
+    message_family="unitree_hg",
+    motor_index=SLOTS,
+    motor_mode=np.ones(12, dtype=int),
+    mode_machines=(5, 2),
 )
 JOINTS = np.arange(12.0)
 COMMAND = MotorCommand(JOINTS / 4, -JOINTS, JOINTS * 3, JOINTS / 2, JOINTS + 0.5)

@@ -22,7 +22,11 @@ from unitree_sdk2py.utils.crc import CRC
 # Joints that do not lie where they would by accident, in a robot of two variants.
 SLOTS = np.array([3, 4, 5, 0, 1, 2, 20, 21, 22, 34, 33, 15])
 SPEC = dataclasses.replace(
-    load_robot("go2"), message_family="unitree_hg", motor_index=SLOTS, motor_mode=np.ones(12, dtype=int), mode_machines=(5, 2)
+    load_robot("go2"),
+    message_family="unitree_hg",
+    motor_index=SLOTS,
+    motor_mode=np.ones(12, dtype=int),
+    mode_machines=(5, 2),
 )
 JOINTS = np.arange(12.0)
 COMMAND = MotorCommand(JOINTS / 4, -JOINTS, JOINTS * 3, JOINTS / 2, JOINTS + 0.5)
