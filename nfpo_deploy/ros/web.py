@@ -40,6 +40,9 @@ SILENT_NS = NS
 """Without a permit for this long the page says that there is no watchdog."""
 DEFAULT = Speeds()
 WATCHDOG_ROW = "safety_watchdog: "
+RECORDER_ROW = "flight_recorder: "
+RECORDER_SILENT_NS = 5 * NS
+"""A recorder that once reported, once a second, and is silent for this long is dead or hangs."""
 LEVELS = {DiagnosticStatus.WARN: "warning", DiagnosticStatus.ERROR: "error", DiagnosticStatus.STALE: "stale"}
 
 
@@ -67,7 +70,7 @@ class WebNode(LoopNode):
         self._speeds = Speeds(*(settings[name] for name in ("forward", "backward", "sideways", "turn")))
         self._permits = self.poll(SafetyPermitMsg, topics.PERMIT, SENSOR_QOS)
         self._statuses = self.poll(BridgeStatusMsg, topics.BRIDGE_STATUS, SENSOR_QOS)
-        self._diagnostics = self.poll(DiagnosticArray, topics.DIAGNOSTICS, QoSProfile(depth=5))
+        self._diagnostics = self.poll(DiagnosticArray, topics.DIAGNOSTICS, QoSProfile(depth=20))
         self._joints = self.poll(JointState, topics.JOINT_STATES, SENSOR_QOS)
         self._odometry = self.poll(Odometry, topics.ODOMETRY, SENSOR_QOS)
         self._asked = self.poll(Twist, topics.VELOCITY_COMMAND, SENSOR_QOS)
@@ -81,6 +84,9 @@ class WebNode(LoopNode):
         self._asked_by: dict[Any, tuple[int | None, int]] = {}
         self._shown: dict[str, Any] = {}
         self._permit_ns = 0
+        self._recorder_ns = 0
+        self._watchdog_problems: list[dict[str, str]] = []
+        self._recorder_problems: list[dict[str, str]] = []
         self._number = 0
         self._count = 0
 
@@ -175,6 +181,7 @@ class WebNode(LoopNode):
         if (status := self._statuses.newest()) is not None:
             shown["bridge"] = _bridge(status)
         while (array := self._diagnostics.take()) is not None:
+            self._take_recorder(array, now_ns)
             self._take_diagnostics(array)
         if (driver := self._drivers.newest()) is not None:
             shown["driver"] = driver.data
@@ -194,6 +201,16 @@ class WebNode(LoopNode):
         if angles.shape == (self.spec.num_joints,) and np.all(np.isfinite(where)) and np.all(np.isfinite(angles)):
             self._view.update(where[:3], where[3:], angles)
 
+    def _take_recorder(self, array: DiagnosticArray, now_ns: int) -> None:
+        rows = {row.name.removesuffix(": log"): row for row in array.status if row.name.startswith(RECORDER_ROW)}
+        if rows:
+            self._recorder_ns, self._recorder_problems = now_ns, _problems(rows)
+
+    def _recording_problems(self, now_ns: int) -> list[dict[str, str]]:
+        if self._recorder_ns and now_ns - self._recorder_ns > RECORDER_SILENT_NS:
+            return [{"name": "flight_recorder", "level": "stale", "message": "silent: nothing is recorded any more"}]
+        return self._recorder_problems
+
     def _take_diagnostics(self, array: DiagnosticArray) -> None:
         rows = {row.name.removeprefix(WATCHDOG_ROW): row for row in array.status if row.name.startswith(WATCHDOG_ROW)}
         if "mode" not in rows:
@@ -206,20 +223,25 @@ class WebNode(LoopNode):
         self._shown["armed"] = causes.get("armed") == "True"
         self._shown["battery"] = seen.get("battery", {}).get("seen", "")
         self._shown["temperature"] = seen.get("motor_temperature", {}).get("seen", "")
-        self._shown["problems"] = [
-            {"name": name, "level": LEVELS[row.level], "message": row.message}
-            for name, row in rows.items()
-            if name != "mode" and row.level in LEVELS
-        ]
+        self._watchdog_problems = _problems({name: row for name, row in rows.items() if name != "mode"})
 
     def _status(self, now_ns: int) -> dict[str, Any]:
         return self._shown | {
+            "problems": self._watchdog_problems + self._recording_problems(now_ns),
             "status": self._number,
             "robot": self.spec.name,
             "speeds": self._speeds.ranges,
             "listening": self._velocity.get_subscription_count() > 0,
             "stopping": self._requester.stopping,
         }
+
+
+def _problems(rows: dict[str, DiagnosticStatus]) -> list[dict[str, str]]:
+    return [
+        {"name": name, "level": LEVELS[row.level], "message": row.message}
+        for name, row in rows.items()
+        if row.level in LEVELS
+    ]
 
 
 def _number(value: float) -> float | None:

@@ -11,7 +11,7 @@ from sim2real_checks.robot_sim.control import SimControl
 from sim2real_checks.robot_sim.gantry import CLEARANCE
 
 
-@pytest.mark.parametrize("robot", ["g1", "h1", "h1_2"])
+@pytest.mark.parametrize("robot", ["g1", *(pytest.param(name, marks=pytest.mark.slow) for name in ("h1", "h1_2"))])
 def test_it_stands_up_in_the_gantry_and_is_damped_when_it_falls(start_graph, client, tmp_path, robot):
     graph = start_graph(robot=robot, policy="none", sim_options=f"--control {tmp_path / 'sim'}")
     client.stand_up()

@@ -256,6 +256,26 @@ def test_it_shows_mode_cause_and_diagnostics(bench, page):
     asyncio.run(page.live(script))
 
 
+@pytest.mark.slow
+def test_it_says_when_the_recorder_is_dead(bench, page):
+    publisher = bench.node.create_publisher(DiagnosticArray, "/diagnostics", 1)
+    row = DiagnosticStatus(name="flight_recorder: log", level=DiagnosticStatus.ERROR, message="disk full")
+
+    async def script(socket):
+        def told(level: str) -> bool:
+            problems = page.statuses[-1]["problems"] if page.statuses else []
+            return [problem["level"] for problem in problems if problem["name"] == "flight_recorder"] == [level]
+
+        def full() -> bool:
+            publisher.publish(DiagnosticArray(status=[row]))
+            return told("error")
+
+        await until(full, "the full disk")
+        await until(lambda: told("stale"), "the silence")
+
+    asyncio.run(page.live(script))
+
+
 def test_beyond_loopback_it_prints_a_link_with_a_token(bench, tmp_path: Path):
     page = Page(bench, view="false", host="0.0.0.0")
     try:
