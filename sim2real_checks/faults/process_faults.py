@@ -20,9 +20,10 @@ STRONGEST = ("sdk_bridge", "policy_inference", "safety_watchdog", "state_estimat
 BY_GATE, BY_GUARD, BY_WATCHDOG = ("gate",), ("guard",), ("watchdog",)
 OBSERVE_S = 3.0
 """Until a robot that is damped while it walks has come to rest."""
-ENDED_S = 7.5
-"""The launcher sees a death, too, and ends the graph: the robot stands, sits and is damped within that time, and a
-guard that damps alone has let go of the motors a second ago."""
+ENDED_S = 6.0
+"""The launcher sees a death, too, and ends the graph: the robot stands, sits and is damped within that time."""
+LET_GO_S = 7.5
+"""Without a bridge a guard damps alone, for six seconds; by then it has let go of the motors a second ago."""
 OPERATOR_MISSED_S = 4.5
 """To see what follows when no velocity comes any more."""
 GOES_DOWN_S = 9.0
@@ -86,7 +87,7 @@ def _of_one(name: str) -> Iterator[Fault]:
     for word, number in DEADLY.items():
         quick = (Mode.WALK,) if name in ("sdk_bridge", "safety_watchdog") and word == "kill" else ()
         yield Fault(
-            f"{word} {name}", "process", (_signal(name, number),), after_death, True, observe=ENDED_S, quick=quick
+            f"{word} {name}", "process", (_signal(name, number),), after_death, True, observe=_ended(name), quick=quick
         )
     alone = (_signal(LAUNCHER, "SIGSTOP"), _signal(name, "SIGKILL"))
     yield Fault(f"kill {name}, launcher frozen", "process", alone, expect, True, observe=observe)
@@ -98,7 +99,7 @@ def _of_one(name: str) -> Iterator[Fault]:
     # When an allocation fails, and what that ends, is up to the process: nothing may be violated.
     exhaust = Injection("saboteur", name, {"fault": "exhaust_memory"})
     nothing = in_modes(tuple(expect), NOTHING)
-    yield Fault(f"exhaust memory of {name}", "process", (exhaust,), nothing, True, observe=ENDED_S)
+    yield Fault(f"exhaust memory of {name}", "process", (exhaust,), nothing, True, observe=_ended(name))
 
 
 def _of_robot() -> Iterator[Fault]:
@@ -128,8 +129,12 @@ def _of_two(first: str, second: str) -> Iterator[Fault]:
         dead = word == "kill"
         yield Fault(
             f"{word} {first} and {second}", "pair", both, _noticed(expect) if dead else expect, dead,
-            observe=ENDED_S if dead else max(_observe(first), _observe(second)),
+            observe=_ended(first, second) if dead else max(_observe(first), _observe(second)),
         )  # fmt: skip
+
+
+def _ended(*dead: str) -> float:
+    return LET_GO_S if "sdk_bridge" in dead else ENDED_S
 
 
 def _observe(name: str) -> float:

@@ -44,7 +44,7 @@ class FlawedMotors(MotorBank):
 
     def command(
         self, q: np.ndarray, dq: np.ndarray, kp: np.ndarray, kd: np.ndarray, tau: np.ndarray,
-        enabled: np.ndarray | bool = True,
+        enabled: np.ndarray | float = 1.0,
     ) -> None:  # fmt: skip
         """As `MotorBank.command`, with gains that are off."""
         super().command(q, dq, self._flaws.gain * kp, self._flaws.gain * kd, tau, enabled)

@@ -23,7 +23,7 @@ def run_module(module, *args):
     ("args", "named"),
     [
         (["--interface", "eth99"], "existing interfaces"),
-        (["--robot", "cat"], "available: g1, go2"),
+        (["--robot", "cat"], "available: b2, g1, go2"),
         (["--push", "1,2"], "T,VX,VY"),
         (["--remote", "1,Z"], "unknown remote buttons"),
         (["--timestep", "0.005"], "timestep must be"),

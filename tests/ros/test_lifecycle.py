@@ -57,7 +57,7 @@ def make_node():
     [
         (SafetyWatchdog, {"rate_hz": -1.0}, "rate_hz: expected a number above zero, got -1.0"),
         (SafetyWatchdog, {"rate_hz": "fast"}, "rate_hz: expected float, got 'fast'"),
-        (StateEstimatorNode, {"robot": "go9"}, "unknown robot 'go9'; available: g1, go2"),
+        (StateEstimatorNode, {"robot": "go9"}, "unknown robot 'go9'; available: b2, g1, go2"),
         (SdkBridge, {"interface": "nosuch0"}, "nosuch0"),
         (SdkBridge, {"domain_id": 300}, "domain_id: expected 0 to 232, got 300"),
         (PolicyInference, {"policy": "/nowhere/p.onnx"}, "no policy at /nowhere/p.onnx"),
