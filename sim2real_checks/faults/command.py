@@ -49,6 +49,7 @@ class FaultsArgs:
       nfpo faults --list
       nfpo faults --quick
       nfpo faults --only "kill sdk_bridge" --mode walk --repeats 10
+      nfpo faults --group wire sensor body --mode walk
       nfpo faults --repeats 3 --resume
     """
 
@@ -56,6 +57,8 @@ class FaultsArgs:
     """Show the runs and how long they take; run nothing."""
     only: str = ""
     """Runs whose fault@MODE contains this text, in upper or lower case."""
+    group: tuple[str, ...] = ()
+    """Groups of faults, for example wire sensor; all without it."""
     mode: tuple[str, ...] = ()
     """Modes, for example walk sit; all without it."""
     repeats: int = 3
@@ -84,12 +87,15 @@ def faults(argv: list[str]) -> int:
     if args.repeats < 1:
         raise NfpoError(f"--repeats must be at least 1, got {args.repeats}")
     console = Console()
-    catalogue = catalogue_of(args)
+    catalogue = _in_groups(catalogue_of(args), args.group)
     cases = build_cases(
         catalogue, 1 if args.quick else args.repeats, [_mode(name) for name in args.mode], args.only, args.quick
     )
     if not cases:
-        raise NfpoError(f"nothing matches --only {args.only!r} --mode {' '.join(args.mode)}; see nfpo faults --list")
+        raise NfpoError(
+            f"nothing matches --only {args.only!r} --group {' '.join(args.group)} --mode {' '.join(args.mode)}; "
+            "see nfpo faults --list"
+        )
     if args.list:
         show_list(cases, console)
         return 0
@@ -102,6 +108,14 @@ def catalogue_of(args: FaultsArgs) -> tuple[Fault, ...]:
 
     graph, _ = graph_of(RigOptions(args.domain_id, args.ros_domain_id, args.policy))
     return build_catalogue([process.name for process in graph.processes])
+
+
+def _in_groups(catalogue: Sequence[Fault], groups: Sequence[str]) -> list[Fault]:
+    known = {fault.group: None for fault in catalogue}
+    for name in groups:
+        if name not in known:
+            raise NfpoError(f"--group {name}: known groups are {', '.join(known)}")
+    return [fault for fault in catalogue if not groups or fault.group in groups]
 
 
 def _mode(name: str) -> Mode:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from nfpo_deploy.errors import NfpoError
 from nfpo_deploy.graph import build_graph
 from nfpo_deploy.types import Mode
 from sim2real_checks.faults.catalogue import (
@@ -16,6 +17,7 @@ from sim2real_checks.faults.catalogue import (
     build_cases,
     build_catalogue,
 )
+from sim2real_checks.faults.command import faults
 from sim2real_checks.faults.inject import KINDS
 from sim2real_checks.faults.processes import LAUNCHER
 from sim2real_checks.faults.spoiled import KINDS as SPOILED
@@ -137,3 +139,11 @@ def test_the_quick_campaign_has_what_matters_most(catalogue):
     from sim2real_checks.faults.command import estimate
 
     assert 10 <= len(quick) <= 14 and estimate(quick) < 1.2 * QUICK_S
+
+
+def test_a_campaign_may_be_of_some_groups_only(capsys):
+    assert faults(["--list", "--group", "operator", "--mode", "walk"]) == 0
+    listed = capsys.readouterr().out
+    assert "emergency stop by service" in listed and "kill sdk_bridge" not in listed
+    with pytest.raises(NfpoError, match="--group wiri: known groups are process, pair"):
+        faults(["--list", "--group", "wiri"])
