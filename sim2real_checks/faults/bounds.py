@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from robots.loader import RobotSpec
-from sim2real_checks.faults.lowcmds import foreign_rows
+from sim2real_checks.faults.lowcmds import LOG, foreign_rows
 from sim2real_checks.robot_sim.config import SensorNoise
+from sim2real_checks.robot_sim.lowcmd_log import LOST
 
 GATE_PERIODS = 2
 """Periods of the gate's loop that one target step may cover, as its own limit says."""
@@ -77,14 +78,25 @@ def check_bounds(
     wrong |= kd[rows] > largest.damping + 1e-4
     _note(bounds, "gains", wrong.any(axis=1), rows, columns, "a gain out of its range")
     limit = spec.safety.command_rate * GATE_PERIODS / rate_hz
-    moved = np.abs(q[rows] - q[np.maximum(rows - 1, 0)])
-    fast = moved > limit * steps[rows, None] + float32
-    both_stiff = stiff & (kp[np.maximum(rows - 1, 0)] > 0.0)
+    # What another program sent in between is not the gate's step, and what was lost on the way is one of its steps.
+    before = np.concatenate([np.maximum(rows[:1] - 1, 0), rows[:-1]])
+    sent = steps[rows] + _lost_between(columns, before, rows)
+    fast = np.abs(q[rows] - q[before]) > limit * sent[:, None] + float32
+    both_stiff = stiff & (kp[before] > 0.0)
     _note(bounds, "rate", (fast & both_stiff).any(axis=1), rows, columns, "a target faster than command_rate")
     until = end_ns if torque_until_ns is None else torque_until_ns
     honest = rows[wall[rows] <= until]
     _note(bounds, "torque", _beyond_torque(columns, spec, honest), honest, columns, "a torque beyond its limit")
     return bounds
+
+
+def _lost_between(columns: Mapping[str, np.ndarray], before: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """(r,) LowCmds that the robot did not hear, by its fault `lowcmd_loss`, between pairs of rows."""
+    if f"{LOG}ns" not in columns:
+        return np.zeros(len(rows), dtype=np.int64)
+    lost = columns[f"{LOG}ns"][columns[f"{LOG}fate"] == LOST]
+    heard = columns["lowcmd_ns"]
+    return np.searchsorted(lost, heard[rows]) - np.searchsorted(lost, heard[before])
 
 
 def _note(bounds: Bounds, kind: str, bad: Any, rows: np.ndarray, columns: Mapping[str, np.ndarray], what: str) -> None:

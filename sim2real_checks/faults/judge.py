@@ -22,7 +22,8 @@ RESTING_SPEED = 1.0
 RESTING_AFTER_MS = 1500.0
 """After the reaction; a robot on damped legs needs its time to come to rest."""
 MAX_IMPACT_SPEED = 1.5
-"""m/s of the trunk downward: the free fall of a Go2 from its standing height ends at 2.1 m/s."""
+"""m/s of the trunk downward: the free fall of a Go2 from its standing height ends at 2.1 m/s. Not asked of a robot that the
+fault itself throws, drops or pushes over; it is measured all the same."""
 
 BUSY_LAG_S = 0.005
 
@@ -158,7 +159,7 @@ def _end_problems(result: Result, case: Case, motion: Motion) -> list[str]:
         problems.append(f"fell without being damped: trunk at {motion.final_height:.2f} m")
     if motion.final_joint_speed > RESTING_SPEED and lying and result.settled:
         problems.append(f"still moving in the end: {motion.final_joint_speed:.1f} rad/s")
-    if motion.fall_speed > MAX_IMPACT_SPEED:
+    if motion.fall_speed > MAX_IMPACT_SPEED and case.fault.group != "body":
         problems.append(f"came down at {motion.fall_speed:.2f} m/s")
     if case.mode is Mode.DAMP and motion.stiff_commands:
         problems.append(f"{motion.stiff_commands} stiff commands to a robot that lies damped")

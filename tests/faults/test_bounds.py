@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from sim2real_checks.faults.bounds import Bounds, check_bounds
+from sim2real_checks.robot_sim.lowcmd_log import HEARD, LOST
 
 KINDS = ("nonfinite", "position", "gains", "rate", "torque")
 
@@ -104,3 +105,30 @@ def test_another_program_is_not_held_to_our_bounds(hand_made):
     assert bounds_of(hand_made, columns).gains == 0
     columns["lowcmd_log_writer"][:] = 0
     assert bounds_of(hand_made, columns).gains == 1
+
+
+def test_the_step_back_from_another_programs_target_is_not_ours(hand_made):
+    columns = hand_made.columns()
+    row = hand_made.row(1000)
+    columns["command_q"][row : row + 2, 1] += 0.3
+    columns["lowcmd_writers"] = np.array(["nfpo-bridge 1 1", ""])
+    ns = hand_made.wall_ns[hand_made.sent]
+    columns["lowcmd_log_ns"], columns["lowcmd_log_fate"] = ns, np.zeros(len(ns), dtype=np.uint8)
+    columns["lowcmd_log_writer"] = (ns == hand_made.ns(1000)).astype(np.uint8)
+    assert bounds_of(hand_made, columns).rate == 0
+    columns["lowcmd_log_writer"][:] = 0
+    assert bounds_of(hand_made, columns).rate == 2
+
+
+def test_a_step_is_as_long_as_the_commands_that_were_lost_before_it(hand_made, spec):
+    columns = hand_made.columns()
+    largest = spec.safety.command_rate * 0.004
+    columns["command_q"][hand_made.row(1000) :, 1] += 1.9 * largest
+    ns = hand_made.wall_ns[hand_made.sent]
+    columns["lowcmd_writers"] = np.array(["nfpo-bridge 1 1"])
+    columns["lowcmd_log_ns"] = np.sort(np.append(ns, hand_made.ns(999)))
+    columns["lowcmd_log_writer"] = np.zeros(len(ns) + 1, dtype=np.uint8)
+    columns["lowcmd_log_fate"] = np.where(columns["lowcmd_log_ns"] == hand_made.ns(999), LOST, HEARD)
+    assert bounds_of(hand_made, columns).rate == 0
+    columns["lowcmd_log_fate"][:] = HEARD
+    assert bounds_of(hand_made, columns).rate == 1

@@ -29,8 +29,8 @@ FAULT_MS = 1000.0
 DAMPED = Expect(React.DAMP, "bridge", "permit_timeout", ("gate",))
 
 
-def case_of(expect: Expect, mode: Mode = Mode.READY, **fields) -> Case:
-    return Case(Fault("x", "process", (Injection("signal"),), {mode: expect}, **fields), mode, 0)
+def case_of(expect: Expect, mode: Mode = Mode.READY, group: str = "process", **fields) -> Case:
+    return Case(Fault("x", group, (Injection("signal"),), {mode: expect}, **fields), mode, 0)
 
 
 def judged(record, case: Case, detector: str = "gate") -> Result:
@@ -125,6 +125,12 @@ def test_a_robot_that_does_not_come_to_rest_fails_the_campaign(make_record, seco
 def test_a_robot_that_was_dropped_fails_the_campaign(good):
     good.vertical_speed[good.row(1300)] = -1.9
     assert any("came down at 1.90 m/s" in problem for problem in judged(good, case_of(DAMPED)).problems)
+
+
+def test_a_robot_that_the_fault_itself_throws_may_come_down_fast(good):
+    good.vertical_speed[good.row(1300)] = -1.9
+    result = judged(good, case_of(DAMPED, group="body"))
+    assert result.problems == [] and result.motion.fall_speed == pytest.approx(1.9)
 
 
 def test_a_robot_that_lies_damped_must_not_be_commanded(hand_made):
