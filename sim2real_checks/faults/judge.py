@@ -22,8 +22,8 @@ RESTING_SPEED = 1.0
 RESTING_AFTER_MS = 1500.0
 """After the reaction; a robot on damped legs needs its time to come to rest."""
 MAX_IMPACT_SPEED = 1.5
-"""m/s of the trunk downward: the free fall of a Go2 from its standing height ends at 2.1 m/s. Not asked of a robot that the
-fault itself throws, drops or pushes over; it is measured all the same."""
+"""m/s of the trunk downward: the free fall of a Go2 from its standing height ends at 2.1 m/s. Not asked of a robot that
+the fault itself throws, drops or pushes over; it is measured all the same."""
 
 BUSY_LAG_S = 0.005
 

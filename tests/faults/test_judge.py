@@ -130,7 +130,7 @@ def test_a_robot_that_was_dropped_fails_the_campaign(good):
 def test_a_robot_that_the_fault_itself_throws_may_come_down_fast(good):
     good.vertical_speed[good.row(1300)] = -1.9
     result = judged(good, case_of(DAMPED, group="body"))
-    assert result.problems == [] and result.motion.fall_speed == pytest.approx(1.9)
+    assert result.problems == [] and result.motion["fall_speed"] == pytest.approx(1.9)
 
 
 def test_a_robot_that_lies_damped_must_not_be_commanded(hand_made):
