@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 
 from robots.loader import RobotSpec
-from sim2real_checks.faults.lowcmds import LOG, foreign_rows
+from sim2real_checks.faults.lowcmds import LOG, foreign_rows, writers_of_log
 from sim2real_checks.robot_sim.config import SensorNoise
-from sim2real_checks.robot_sim.lowcmd_log import LOST
 
 GATE_PERIODS = 2
 """Periods of the gate's loop that one target step may cover, as its own limit says."""
@@ -78,9 +77,9 @@ def check_bounds(
     wrong |= kd[rows] > largest.damping + 1e-4
     _note(bounds, "gains", wrong.any(axis=1), rows, columns, "a gain out of its range")
     limit = spec.safety.command_rate * GATE_PERIODS / rate_hz
-    # What another program sent in between is not the gate's step, and what was lost on the way is one of its steps.
+    # What another program sent in between is not the gate's step, and what the robot lost or overwrote is one.
     before = np.concatenate([np.maximum(rows[:1] - 1, 0), rows[:-1]])
-    sent = steps[rows] + _lost_between(columns, before, rows)
+    sent = _sent_between(columns, before, rows, steps)
     fast = np.abs(q[rows] - q[before]) > limit * sent[:, None] + float32
     both_stiff = stiff & (kp[before] > 0.0)
     _note(bounds, "rate", (fast & both_stiff).any(axis=1), rows, columns, "a target faster than command_rate")
@@ -90,13 +89,15 @@ def check_bounds(
     return bounds
 
 
-def _lost_between(columns: Mapping[str, np.ndarray], before: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """(r,) LowCmds that the robot did not hear, by its fault `lowcmd_loss`, between pairs of rows."""
+def _sent_between(
+    columns: Mapping[str, np.ndarray], before: np.ndarray, rows: np.ndarray, steps: np.ndarray
+) -> np.ndarray:
+    """(r,) LowCmds of our own after those of the rows `before`, up to those of `rows`, heard by the robot or lost."""
     if f"{LOG}ns" not in columns:
-        return np.zeros(len(rows), dtype=np.int64)
-    lost = columns[f"{LOG}ns"][columns[f"{LOG}fate"] == LOST]
+        return steps[rows]
+    own = columns[f"{LOG}ns"][writers_of_log(columns) != "foreign"]
     heard = columns["lowcmd_ns"]
-    return np.searchsorted(lost, heard[rows]) - np.searchsorted(lost, heard[before])
+    return np.searchsorted(own, heard[rows], side="right") - np.searchsorted(own, heard[before], side="right")
 
 
 def _note(bounds: Bounds, kind: str, bad: Any, rows: np.ndarray, columns: Mapping[str, np.ndarray], what: str) -> None:
