@@ -130,5 +130,6 @@ def test_a_step_is_as_long_as_the_commands_that_were_lost_before_it(hand_made, s
     columns["lowcmd_log_writer"] = np.zeros(len(ns) + 1, dtype=np.uint8)
     columns["lowcmd_log_fate"] = np.where(columns["lowcmd_log_ns"] == hand_made.ns(999), LOST, HEARD)
     assert bounds_of(hand_made, columns).rate == 0
-    columns["lowcmd_log_fate"][:] = HEARD
+    there = columns["lowcmd_log_fate"] == HEARD
+    columns |= {f"lowcmd_log_{name}": columns[f"lowcmd_log_{name}"][there] for name in ("ns", "writer", "fate")}
     assert bounds_of(hand_made, columns).rate == 1
