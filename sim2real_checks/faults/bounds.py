@@ -63,7 +63,9 @@ def check_bounds(
     count = columns["lowcmd_count"].astype(np.int64)
     steps = np.diff(count, prepend=count[:1])
     wall = columns["wall_ns"]
-    rows = np.flatnonzero((steps > 0) & (wall >= start_ns) & (wall <= end_ns) & ~foreign_rows(columns))
+    own = np.flatnonzero((steps > 0) & ~foreign_rows(columns))
+    inside = (wall[own] >= start_ns) & (wall[own] <= end_ns)
+    rows, before = own[inside], np.concatenate([own[:1], own[:-1]])[inside]
     bounds.commands, bounds.unseen = len(rows), int((steps[rows] - 1).sum())
     q, kp, kd = (columns[f"command_{name}"].astype(np.float64) for name in ("q", "kp", "kd"))
     finite = np.isfinite(np.hstack([columns[f"command_{name}"][rows] for name in ("q", "dq", "kp", "kd", "tau")]))
@@ -78,7 +80,6 @@ def check_bounds(
     _note(bounds, "gains", wrong.any(axis=1), rows, columns, "a gain out of its range")
     limit = spec.safety.command_rate * GATE_PERIODS / rate_hz
     # What another program sent in between is not the gate's step, and what the robot lost or overwrote is one.
-    before = np.concatenate([np.maximum(rows[:1] - 1, 0), rows[:-1]])
     sent = _sent_between(columns, before, rows, steps)
     fast = np.abs(q[rows] - q[before]) > limit * sent[:, None] + float32
     both_stiff = stiff & (kp[before] > 0.0)
