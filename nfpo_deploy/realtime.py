@@ -6,6 +6,7 @@ of one session, so a training run in another terminal still takes half of the ti
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import resource
@@ -28,21 +29,25 @@ APART = {"guard": "guard_backup", "guard_backup": "guard"}
 """Who never shares a core where there are several: what fills it must not stop both."""
 
 
-def adopt_priority(lower_by: int = 0, role: str = "") -> str:
+def take_core(role: str) -> None:
+    """Stay on this process's own core, with all threads that follow, if the launch spreads processes over the cores."""
+    if os.environ.get(SPREAD_VARIABLE) == "1" and role in LOADS:
+        os.sched_setaffinity(0, {core_of(role, sorted(os.sched_getaffinity(0)))})
+
+
+def adopt_priority(lower_by: int = 0) -> str:
     """Put this process under SCHED_FIFO at the priority that the environment variable asks for, 0 or unset for none.
 
-    Its memory is locked then, too. Call it before threads start: they inherit it. Asking without permission changes
-    nothing.
+    All its threads are raised, but those that dropped their priority themselves. Its memory is locked then, too. Call
+    it when the process has started: starting takes seconds of work, for which nobody that moves a robot may wait.
+    Asking without permission changes nothing.
 
     Args:
         lower_by: subtracted from the priority, which stays at least 1.
-        role: name of the process, by which it gets its own core if the launch spreads processes over the cores.
 
     Returns:
         What was done, in words; empty when nothing was asked for.
     """
-    if os.environ.get(SPREAD_VARIABLE) == "1" and role in LOADS:
-        os.sched_setaffinity(0, {core_of(role, sorted(os.sched_getaffinity(0)))})
     text = os.environ.get(VARIABLE, "0") or "0"
     if not text.isdigit() or int(text) > MAX_PRIORITY:
         return f"{VARIABLE}={text!r} ignored: expected 0 to {MAX_PRIORITY}"
@@ -54,8 +59,22 @@ def adopt_priority(lower_by: int = 0, role: str = "") -> str:
         os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(priority))
     except PermissionError:
         return "no permission for real-time scheduling ('rtprio' in /etc/security/limits.conf); running without"
+    while _raise_threads(priority):
+        # Those that a thread has started meanwhile are as it was then.
+        pass
     locked = "memory locked" if lock_memory() else "memory not locked ('memlock' in /etc/security/limits.conf)"
     return f"real-time scheduling with priority {priority}, {locked}"
+
+
+def _raise_threads(priority: int) -> int:
+    """How many threads of this process were under the normal scheduler, and are not any more."""
+    raised = 0
+    for thread in Path("/proc/self/task").iterdir():
+        with contextlib.suppress(ProcessLookupError):  # it has ended meanwhile
+            if os.sched_getscheduler(int(thread.name)) == os.SCHED_OTHER:
+                os.sched_setscheduler(int(thread.name), os.SCHED_FIFO, os.sched_param(priority))
+                raised += 1
+    return raised
 
 
 def lock_memory() -> bool:
@@ -96,5 +115,5 @@ def core_of(role: str, cores: Sequence[int]) -> int:
 
 
 def drop_priority() -> None:
-    """Return to the normal scheduler, before work that may take long."""
-    os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+    """Leave the calling thread to the normal scheduler, for work that may take long, and let it stay there."""
+    os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))

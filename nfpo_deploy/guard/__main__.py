@@ -27,7 +27,7 @@ from nfpo_deploy.guard.link import (  # noqa: E402
 )
 from nfpo_deploy.guard.takeover import RANKS, Takeover  # noqa: E402
 from nfpo_deploy.guard.wire import GuardWire  # noqa: E402
-from nfpo_deploy.realtime import adopt_priority  # noqa: E402
+from nfpo_deploy.realtime import adopt_priority, take_core  # noqa: E402
 from robots.loader import RobotSpecError, load_robot  # noqa: E402
 
 WATCH_PERIOD_S = 0.005
@@ -111,8 +111,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--domain-id", type=int, default=0, help="DDS domain of the robot (default: 0)")
     parser.add_argument("--rank", type=int, default=0, choices=RANKS, help="0 acts first, 1 when 0 does not")
     arguments = parser.parse_args(argv)
-    # Above the bridge: whoever decides that it is silent must not be the one that waits.
-    scheduling = adopt_priority(lower_by=-2, role=guard_role(arguments.rank))
+    take_core(guard_role(arguments.rank))
     try:
         guard = Guard(arguments.robot, arguments.interface, arguments.domain_id, arguments.rank)
     except (NfpoError, RobotSpecError) as error:
@@ -124,6 +123,8 @@ def main(argv: list[str] | None = None) -> int:
 
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, end)
+    # Above the bridge: whoever decides that it is silent must not be the one that waits.
+    scheduling = adopt_priority(lower_by=-2)
     say(f"watching rt/lowcmd on {arguments.interface}, domain {arguments.domain_id}. {scheduling}")
     guard.run()
     return 0

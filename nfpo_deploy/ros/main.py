@@ -21,7 +21,7 @@ from rclpy.lifecycle import TransitionCallbackReturn  # noqa: E402
 from rclpy.signals import SignalHandlerOptions  # noqa: E402
 
 from nfpo_deploy.graph import AT_ONCE  # noqa: E402
-from nfpo_deploy.realtime import adopt_priority  # noqa: E402
+from nfpo_deploy.realtime import adopt_priority, take_core  # noqa: E402
 
 if TYPE_CHECKING:
     from nfpo_deploy.ros.node_base import LoopNode
@@ -60,7 +60,7 @@ def run_nodes(node_types: Sequence[type[LoopNode]], arguments: list[str] | None 
     Returns:
         Exit status: 0 after a requested stop, 1 when a node could not start or its loop failed.
     """
-    scheduling = adopt_priority(lower_by, node_types[0].NAME if len(node_types) == 1 else "")
+    take_core(node_types[0].NAME if len(node_types) == 1 else "")
     stop = Stop()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, AT_ONCE):
         signal.signal(number, stop)
@@ -71,14 +71,14 @@ def run_nodes(node_types: Sequence[type[LoopNode]], arguments: list[str] | None 
     nodes = [node_type() for node_type in node_types]
     for node in nodes:
         node.hurry = lambda: stop.hurry
-    if scheduling:
-        nodes[0].get_logger().info(scheduling)
     executor = SingleThreadedExecutor()
     for node in nodes:
         executor.add_node(node)
     try:
         if not all(_start(node) for node in nodes):
             return 1
+        if scheduling := adopt_priority(lower_by):
+            nodes[0].get_logger().info(scheduling)
         _serve(executor, nodes, stop)
         return _failed(nodes)
     finally:

@@ -64,10 +64,11 @@ def wiggle(spec: RobotSpec, interface: str, domain_id: int) -> list[Finding]:
     try:
         roll = GuardRoll(mailbox, spec.safety.guard_status_timeout)
         with _signals() as received, _guards(spec, interface, domain_id, roll):
-            realtime.adopt_priority(lower_by=-1, role=BRIDGE_ROLE)
+            realtime.take_core(BRIDGE_ROLE)
             _refuse_controller(interface, domain_id)
             transport = open_transport(spec, interface, domain_id)
             try:
+                realtime.adopt_priority(lower_by=-1)
                 stack = _move(spec, transport, roll, received)
             finally:
                 transport.close()

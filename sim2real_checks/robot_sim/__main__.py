@@ -16,7 +16,7 @@ import tyro
 
 from nfpo_deploy import realtime
 from nfpo_deploy.errors import NfpoError
-from nfpo_deploy.realtime import adopt_priority, drop_priority
+from nfpo_deploy.realtime import adopt_priority, drop_priority, take_core
 from robots.loader import RobotSpecError
 from sim2real_checks.robot_sim.config import Push, SensorNoise, SimConfig, SimConfigError
 from sim2real_checks.robot_sim.remote import parse_remote_event
@@ -99,9 +99,8 @@ def main(argv: list[str] | None = None) -> int:
     """Run until stopped. Exit status: 0 after an orderly end, 2 for a bad option or an unusable channel."""
     arguments = tyro.cli(Arguments, args=argv, prog="python -m sim2real_checks.robot_sim", description=_EXAMPLES)
     logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s", stream=sys.stdout)
-    # Above everything that controls it: a real robot never waits for its controller's computer.
     os.environ.setdefault(realtime.VARIABLE, realtime.DEFAULT_PRIORITY)
-    adopt_priority(lower_by=-3, role="robot_sim")
+    take_core("robot_sim")
     with tempfile.TemporaryDirectory() as scratch:
         try:
             config = _config(arguments, Path(scratch))
@@ -111,6 +110,8 @@ def main(argv: list[str] | None = None) -> int:
             return 2
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: sim.stop())
+        # Above everything that controls it: a real robot never waits for its controller's computer.
+        adopt_priority(lower_by=-3)
         try:
             summary = sim.run()
         except NfpoError as error:

@@ -64,8 +64,8 @@ def test_few_cores_are_shared_out_unless_the_launch_says_otherwise(monkeypatch, 
 def test_a_process_and_its_threads_stay_on_their_core_if_the_launch_says_so(spread):
     code = """
         import os, threading
-        from nfpo_deploy.realtime import adopt_priority
-        adopt_priority(role="operator")
+        from nfpo_deploy.realtime import take_core
+        take_core("operator")
         thread = threading.Thread(target=lambda: print(sorted(os.sched_getaffinity(0))))
         thread.start(); thread.join()
     """
@@ -76,3 +76,40 @@ def test_a_process_and_its_threads_stay_on_their_core_if_the_launch_says_so(spre
     cores = sorted(os.sched_getaffinity(0))
     expected = [core_of("operator", cores)] if spread == "true" else cores
     assert subprocess.run(words, env=environment, capture_output=True, text=True).stdout.strip() == str(expected)
+
+
+RAISED = """
+import os, threading, time
+from pathlib import Path
+from nfpo_deploy.realtime import adopt_priority, drop_priority
+
+def nap():
+    time.sleep(60.0)
+
+def slow_work():
+    drop_priority()
+    nap()
+
+for target in (nap, slow_work):
+    threading.Thread(target=target, name=target.__name__, daemon=True).start()
+while {os.sched_getscheduler(int(thread.name)) for thread in Path("/proc/self/task").iterdir()} == {os.SCHED_OTHER}:
+    time.sleep(0.01)
+adopt_priority(lower_by=-1)
+threading.Thread(target=nap, name="later", daemon=True).start()
+for thread in threading.enumerate():
+    print(thread.name, os.sched_getscheduler(thread.native_id), os.sched_getparam(thread.native_id).sched_priority)
+"""
+
+
+def may_have_priority() -> bool:
+    code = "import os; os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(11))"
+    return subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0
+
+
+@pytest.mark.skipif(not may_have_priority(), reason="needs permission for real-time scheduling")
+def test_all_threads_are_raised_but_those_that_do_slow_work():
+    environment = {**os.environ, VARIABLE: "10"}
+    output = subprocess.run([sys.executable, "-c", RAISED], env=environment, capture_output=True, text=True).stdout
+    found = {name: (int(policy), int(priority)) for name, policy, priority in map(str.split, output.splitlines())}
+    raised = (os.SCHED_FIFO, 11)
+    assert found == {"MainThread": raised, "nap": raised, "slow_work": (os.SCHED_BATCH, 0), "later": raised}
