@@ -12,7 +12,7 @@ import pytest
 from hypothesis import settings
 
 from nfpo_deploy.ros.profiles import discovery_environment
-from tests.halts import ComputerStoodStillError, HaltWatch
+from tests.halts import ComputerStoodStillError, HaltWatch, StackWasLateError
 
 # Set before any test imports a middleware. A developer's own setting must not widen it.
 os.environ.update(discovery_environment({}))
@@ -48,7 +48,8 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if any(item.path.is_relative_to(TESTS / place) for place in ALONE):
             item.add_marker(pytest.mark.alone)
-            item.add_marker(pytest.mark.flaky(reruns=2, only_rerun=[ComputerStoodStillError.__name__]))
+            again = [ComputerStoodStillError.__name__, StackWasLateError.__name__]
+            item.add_marker(pytest.mark.flaky(reruns=2, only_rerun=again))
 
 
 @pytest.hookimpl(wrapper=True)
@@ -62,10 +63,10 @@ def pytest_runtest_call(item):
 
 
 def told_apart(item, when):
-    """A failure while a core of the computer stood still is told apart from others, and the test run again."""
+    """A failure on a computer that stood still or was late is told apart from others, and the test run again."""
     if item.get_closest_marker("alone") is None:
         return (yield)
-    watch = HaltWatch.of(item.session)
+    watch = HaltWatch.of(item.config)
     begin_ns = time.monotonic_ns()
     try:
         return (yield)
@@ -73,8 +74,14 @@ def told_apart(item, when):
         watch.raise_if_halted(begin_ns, error)
         halted_ms = watch.stood_still_ns(begin_ns) * 1e-6
         item.add_report_section(when, "computer", f"longest time that a core stood still: {halted_ms:.0f} ms")
+        watch.raise_if_late(item.nodeid, error)
         raise
 
 
-def pytest_sessionfinish(session):
-    HaltWatch.close(session)
+def pytest_terminal_summary(terminalreporter, config):
+    """Nobody shall have to guess that the stack was late, because the test passed in the end."""
+    late = HaltWatch.close(config)
+    if late:
+        terminalreporter.section("tried again, because the stack was late")
+        for test, said in late.items():
+            terminalreporter.write_line(f"{test}: {said}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -22,12 +23,24 @@ class ComputerStoodStillError(AssertionError):
     """A test failed, and for a while no program ran on one core, whatever its priority: the failure says nothing."""
 
 
+class StackWasLateError(AssertionError):
+    """A test failed, and the stack says that some part of it came late: tried again, as often as the session allows."""
+
+
+LATE = re.compile(r"stale for (\d+) ms")
+"""As the watchdog and the gate put it; on a computer without reserve they damp a healthy robot, and shall."""
+MOST_LATE = 2
+"""Tests of one session that may be tried again for that. More, and it is no chance: they fail."""
+
+
 class HaltWatch:
     """Watches all cores from the first test that needs it to the end of the session."""
 
     KEY = pytest.StashKey["HaltWatch"]()
 
     def __init__(self) -> None:
+        self.late: dict[str, str] = {}
+        """What the stack said in each test that was tried again, by the test's name."""
         self._folder = tempfile.TemporaryDirectory(prefix="nfpo_halts_")
         cores = sorted(os.sched_getaffinity(0))
         self._files = [Path(self._folder.name) / f"{core}.jsonl" for core in cores]
@@ -38,21 +51,22 @@ class HaltWatch:
         ]
 
     @classmethod
-    def of(cls, session: pytest.Session) -> HaltWatch:
+    def of(cls, config: pytest.Config) -> HaltWatch:
         """The session's watch, started if need be."""
-        if cls.KEY not in session.stash:
-            session.stash[cls.KEY] = cls()
-        return session.stash[cls.KEY]
+        if cls.KEY not in config.stash:
+            config.stash[cls.KEY] = cls()
+        return config.stash[cls.KEY]
 
     @classmethod
-    def close(cls, session: pytest.Session) -> None:
-        """End the session's watch, if there is one."""
-        watch = session.stash.get(cls.KEY, None)
+    def close(cls, config: pytest.Config) -> dict[str, str]:
+        """End the session's watch, if there is one; returns its `late`."""
+        watch = config.stash.get(cls.KEY, None)
         if watch is not None:
             for process in watch._watchers:
                 process.terminate()
                 process.wait(10)
             watch._folder.cleanup()
+        return watch.late if watch is not None else {}
 
     def stood_still_ns(self, begin_ns: int) -> int:
         """Longest time, ns, that one core stood still within `WINDOW_NS`, since a moment."""
@@ -68,6 +82,18 @@ class HaltWatch:
         halted_ns = self.stood_still_ns(begin_ns)
         if halted_ns >= HALT_NS:
             raise ComputerStoodStillError(f"a core stood still for {halted_ns * 1e-6:.0f} ms: {error}") from error
+
+    def raise_if_late(self, test: str, error: Exception) -> None:
+        """Name what the stack said of itself, unless too many tests failed so.
+
+        Raises:
+            StackWasLateError: a part of the stack was late, and the test may be tried again.
+        """
+        late = LATE.search(str(error))
+        if late is None or (test not in self.late and len(self.late) >= MOST_LATE):
+            return
+        self.late[test] = str(error).splitlines()[0]
+        raise StackWasLateError(f"late, and no core stood still: {error}") from error
 
 
 def _most_within_window(spans: list[Span]) -> int:

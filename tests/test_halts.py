@@ -1,13 +1,18 @@
-"""Failures of real-time tests are excused by a computer that stood still, and by nothing else."""
+"""Failures of real-time tests are excused by a computer that stood still, seldom by a late one, and by nothing else."""
 
 from __future__ import annotations
 
 import json
+import os
+import re
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import pytest
 
-from tests.halts import HALT_NS, WINDOW_NS, ComputerStoodStillError, HaltWatch
+from tests.halts import HALT_NS, WINDOW_NS, ComputerStoodStillError, HaltWatch, StackWasLateError
 
 WRONG = AssertionError("the robot fell")
 
@@ -56,3 +61,46 @@ def test_halts_of_two_cores_are_not_added(watch):
     now = time.monotonic_ns()
     note(watch, *([[now, now + HALT_NS - 1]] * len(watch._files)))
     watch.raise_if_halted(now, WRONG)
+
+
+STALE = AssertionError("timed out waiting for READY; mode (5, 'state_age: robot state stale for 30 ms')\nassert False")
+
+
+def test_a_late_stack_excuses_few_tests_and_only_those_where_it_says_so(watch):
+    watch.raise_if_late("falls", WRONG)
+    for test in ("first", "second", "first"):
+        with pytest.raises(StackWasLateError, match="state_age: robot state stale for 30 ms"):
+            watch.raise_if_late(test, STALE)
+    watch.raise_if_late("third", STALE)
+    assert list(watch.late) == ["first", "second"]
+    assert watch.late["first"].endswith("stale for 30 ms')")
+
+
+TRIED_AGAIN = """
+import pytest
+
+tries = []
+
+def test_late():
+    tries.append(1)
+    assert len(tries) > 1, "gate tripped: permit stale for 102 ms"
+
+def test_wrong():
+    tries.append(1)
+    assert False, "the robot fell"
+"""
+
+
+def test_what_was_tried_again_is_told_at_the_end(tmp_path):
+    # Beside the project's own conftest, and in a folder whose tests run alone.
+    folder = tmp_path / "tests"
+    (folder / "ros").mkdir(parents=True)
+    (folder / "ros/test_sample.py").write_text(TRIED_AGAIN)
+    (folder / "conftest.py").write_text((Path(__file__).parent / "conftest.py").read_text())
+    words = [sys.executable, "-m", "pytest", "-c", "/dev/null", "--rootdir", str(tmp_path), str(folder)]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+    environment["PYTHONPATH"] = str(Path(__file__).parent.parent)
+    output = subprocess.run(words, env=environment, capture_output=True, text=True).stdout
+    assert re.search("1 failed, 1 passed,.* 1 rerun", output), output
+    told = output[output.index("tried again, because the stack was late") :]
+    assert "test_sample.py::test_late: gate tripped: permit stale for 102 ms" in told
