@@ -23,6 +23,8 @@ PLAUSIBLE_VELOCITY_FACTOR = 10.0
 
 # A delay that begins at once is seen as a gap. This is for one that creeps, and must spare what jitter adds to it.
 LATE_TIMEOUTS = 2
+MAX_WATCHDOG_HZ = 1000.0
+"""No watchdog is faster: within its timeout no permit is further ahead of the one before."""
 
 
 def nanoseconds(seconds: float) -> int:
@@ -138,6 +140,7 @@ class PermitInput:
     def __init__(self, spec: RobotSpec):
         self.mode: Mode | None = None
         self._timeout_ns = nanoseconds(spec.safety.permit_timeout)
+        self._max_step = round(MAX_WATCHDOG_HZ * spec.safety.permit_timeout)
         self._last: SafetyPermit | None = None
         self._last_mode = Mode.DAMP
         self._seq = -1
@@ -170,6 +173,8 @@ class PermitInput:
         # A restarted watchdog counts from zero again, in DAMP. Nothing else may go back.
         if permit.seq < self._seq and not stops:
             return f"permit out of order: seq {permit.seq} after {self._seq}"
+        if 0 <= self._seq < permit.seq - self._max_step and not stops:
+            return f"permit ahead of order: seq {permit.seq} after {self._seq}; is there a second watchdog?"
         if permit.seq == self._seq and mode != self._last_mode and not stops:
             return f"two permits with seq {permit.seq}: {self._last_mode.name} and {mode.name}"
         if permit.seq != self._seq:

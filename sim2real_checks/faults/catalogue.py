@@ -56,6 +56,8 @@ class Expect:
     onset: str = "injection"
     """What counts as the fault: the injection, or the moment when the true state broke a limit (`tilt`, …). Where it
     never does, nothing needs to follow."""
+    delay: float = 0.0
+    """s more, which others of the graph may take before the declared timeout begins."""
 
 
 @dataclass(frozen=True)

@@ -81,7 +81,8 @@ def new_result(case: Case, spec: RobotSpec) -> Result:
     return Result(
         key=case.key, fault=case.fault.name, group=case.fault.group, mode=case.mode.name, repeat=case.repeat,
         expected=expect.reaction.value, target=expect.target,
-        limit_ms=TARGETS[expect.target] * 1e3 if expect.target else None, allowance_ms=allowance * 1e3,
+        limit_ms=TARGETS[expect.target] * 1e3 if expect.target else None,
+        allowance_ms=(allowance + expect.delay) * 1e3,
     )  # fmt: skip
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from nfpo_deploy.operator.arbitration import SOURCE_TIMEOUT_S
 from nfpo_deploy.transport.identity import CONSECUTIVE
 from nfpo_deploy.types import Mode
 from sim2real_checks.faults.catalogue import (
@@ -20,6 +21,9 @@ from sim2real_checks.faults.catalogue import (
 )
 
 STATE_HZ = 500.0
+PARTING_S = SOURCE_TIMEOUT_S + 1.0 / 20.0
+"""Where all sources of velocities are silent, the operator node says zero once more before it is silent, too: after
+its timeout, when it publishes next."""
 UNPLUGGED_S = 0.5
 """How long the cable is out."""
 STATE_LOST = Expect(React.DAMP, "bridge", "state_timeout", ("gate",))
@@ -235,7 +239,7 @@ def _operator() -> Iterator[Fault]:
         quick=(Mode.WALK,),
     )
     yield Fault("mode damp asked for", "operator", (Injection("service", "damp"),), in_modes(ACTIVE, FAULTED))
-    silent = Expect(React.STAND, "watchdog", "operator_abandon", ("watchdog",))
+    silent = Expect(React.STAND, "watchdog", "operator_abandon", by=("watchdog",), delay=PARTING_S)
     yield Fault("operator silent", "operator", (Injection("silence"),), {Mode.WALK: silent}, observe=4.0)
     yield Fault(
         "operator gone for good",

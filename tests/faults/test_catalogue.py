@@ -112,6 +112,13 @@ def test_the_limits_are_those_of_the_targets(catalogue, name, mode, target, allo
     assert TARGETS == {"bridge": 0.010, "watchdog": 0.050, "guard": 0.100, "shutdown": 0.500}
 
 
+def test_silence_of_the_operator_counts_from_the_last_word_of_the_operator_node(catalogue):
+    (fault,) = [fault for fault in catalogue if fault.name == "operator silent"]
+    # The node's sources expire after 0.2 s (docs/operator.md), and it publishes at 20 Hz.
+    assert fault.expect[Mode.WALK].delay == pytest.approx(0.25)
+    assert fault.expect[Mode.WALK].allowance == "operator_abandon"
+
+
 def test_cases_can_be_chosen(catalogue):
     every = build_cases(catalogue, repeats=2)
     assert len(every) == 2 * sum(len(fault.expect) for fault in catalogue)

@@ -200,6 +200,32 @@ def test_two_watchdogs_with_the_same_counter_trip(rig, spec):
     assert_damps_and_stays(rig, spec, Mode.WALK, "two permits with seq")
 
 
+@pytest.mark.parametrize(("mode", "step"), [(Mode.READY, 10**6), (Mode.WALK, 102)])
+def test_second_watchdog_that_is_ahead_is_not_obeyed_for_one_cycle(rig, spec, mode, step):
+    rig.walk()
+    rig.permit = SafetyPermit(rig.permit.seq + step, mode)
+    rig.gate.step(rig.now + 1, rig.last_state, rig.permit, rig.now, rig.command, rig.command_ns)
+    assert rig.gate.phase is GatePhase.DAMPING
+    assert_damps_and_stays(rig, spec, Mode.WALK, "permit ahead of order: seq")
+
+
+def test_permits_that_were_lost_within_the_timeout_are_not_missed(rig):
+    rig.walk()
+    # The fastest watchdog sends one a millisecond, and they may be missed for 100 ms.
+    rig.seq += 99
+    rig.run(Mode.WALK, 0.1)
+    assert rig.gate.phase is GatePhase.TRACKING, rig.gate.reason
+
+
+def test_stopping_permit_is_obeyed_however_far_ahead_and_those_after_it_count_from_there(rig):
+    rig.walk()
+    rig.seq += 10**6
+    rig.run(Mode.DAMP, 0.1)
+    assert rig.gate.phase is GatePhase.DAMPING and not rig.gate.tripped
+    rig.run(Mode.STAND, 0.1)
+    assert rig.gate.phase is GatePhase.RAMPING
+
+
 def test_restarted_watchdog_counts_from_zero_in_damp(rig, spec):
     rig.walk()
     rig.seq = 0
