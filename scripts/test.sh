@@ -13,7 +13,8 @@ run() {
   scripts/run python -m pytest "$@" || status=$?
 }
 
-run -n auto --dist loadfile -m "($chosen) and not alone" "$@"
+# One more than there are cores: many tests wait for processes of their own.
+run -n "$(($(nproc) + 1))" --dist loadfile -m "($chosen) and not alone" "$@"
 first=$status
 run -m "($chosen) and alone" "$@"
 # A choice may lie wholly in one of the two parts.

@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import TYPE_CHECKING
 
@@ -75,10 +75,13 @@ def run_nodes(node_types: Sequence[type[LoopNode]], arguments: list[str] | None 
     for node in nodes:
         executor.add_node(node)
     try:
-        if not all(_start(node) for node in nodes):
+        if not all(_started(node, node.trigger_configure) for node in nodes):
             return 1
+        # Before any loop runs: it shall know no other rhythm.
         if scheduling := adopt_priority(lower_by):
             nodes[0].get_logger().info(scheduling)
+        if not all(_started(node, node.trigger_activate) for node in nodes):
+            return 1
         _serve(executor, nodes, stop)
         return _failed(nodes)
     finally:
@@ -91,14 +94,11 @@ def run_nodes(node_types: Sequence[type[LoopNode]], arguments: list[str] | None 
         rclpy.try_shutdown()
 
 
-def _start(node: LoopNode) -> bool:
-    if not node.get_parameter("autostart").value:
+def _started(node: LoopNode, transition: Callable[[], TransitionCallbackReturn]) -> bool:
+    if not node.get_parameter("autostart").value or transition() == TransitionCallbackReturn.SUCCESS:
         return True
-    for transition in (node.trigger_configure, node.trigger_activate):
-        if transition() != TransitionCallbackReturn.SUCCESS:
-            print(node.failure or f"{node.NAME} did not start", file=sys.stderr, flush=True)
-            return False
-    return True
+    print(node.failure or f"{node.NAME} did not start", file=sys.stderr, flush=True)
+    return False
 
 
 def _serve(executor: SingleThreadedExecutor, nodes: list[LoopNode], stop: Stop) -> None:

@@ -6,10 +6,10 @@ Age alone does not see a stream that is late but steady: every state is new when
 from __future__ import annotations
 
 from enum import Enum, auto
-from statistics import median
+
+from nfpo_deploy.tick_unit import TickUnit
 
 _COUNTER = 1 << 32
-_STEPS_TO_LEARN = 33
 # Steps back of at most this many messages are packets that overtook each other; more is a sender that restarted.
 _REORDERED_MESSAGES = 100
 # How fast the floor of the lag rises, s/s: five times what quartz clocks differ, and what a tick that counts messages
@@ -31,24 +31,20 @@ class Arrival(Enum):
 class ArrivalWatch:
     """Judges ticks in order of reception.
 
-    The unit of the tick is not published; it is learnt from the usual step of the first messages.
-
     Attributes:
         lag_ns: how much later than the quickest of late the newest state came; 0 until the unit is known.
     """
 
     def __init__(self, period_s: float) -> None:
         """Prepare for states that come every `period_s`."""
-        self._period_ns = period_s * 1e9
+        self._unit = TickUnit(period_s * 1e9)
         self.restart()
 
     def restart(self) -> None:
         """Forget everything."""
         self.lag_ns = 0.0
         self._tick: int | None = None
-        self._steps: list[int] = []
-        self._unit_ns = 0.0
-        self._usual_step = 0
+        self._unit.restart()
         self._elapsed_ns = 0.0
         self._floor_ns = 0.0
         self._received_ns = 0
@@ -62,7 +58,7 @@ class ArrivalWatch:
         if step == 0:
             return Arrival.SAME
         if step < 0:
-            if -step <= _REORDERED_MESSAGES * max(1, self._usual_step):
+            if -step <= _REORDERED_MESSAGES * max(1, self._unit.usual_step):
                 return Arrival.OLD
             self.restart()
             self._tick, self._received_ns = tick, received_ns
@@ -79,14 +75,10 @@ class ArrivalWatch:
     def _learn(self, step: int, received_ns: int) -> None:
         elapsed_ns = received_ns - self._received_ns
         self._received_ns = received_ns
-        if not self._unit_ns:
-            self._steps.append(step)
-            if len(self._steps) == _STEPS_TO_LEARN:
-                self._usual_step = round(median(self._steps))
-                self._unit_ns = self._period_ns / self._usual_step
-                self._steps.clear()
+        if not self._unit.unit:
+            self._unit.learn(step, elapsed_ns)
             return
         # Lag grows by what reception advanced more than the robot's clock.
-        self._elapsed_ns += elapsed_ns - step * self._unit_ns
+        self._elapsed_ns += elapsed_ns - step * self._unit.unit
         self._floor_ns = min(self._floor_ns + _DRIFT * max(0, elapsed_ns), self._elapsed_ns)
         self.lag_ns = self._elapsed_ns - self._floor_ns

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from enum import Enum
-from statistics import median
 
-_CALIBRATION_MESSAGES = 33
+from nfpo_deploy.tick_unit import TickUnit
+
 _COUNTER = 1 << 32
 
 
@@ -24,8 +24,8 @@ class TickClock:
 
     Ticks come from the sender, so they carry no jitter of the network and stay true when the sender runs slow
     (a simulator on a busy machine). Their unit differs (milliseconds in Unitree's simulator, unknown on the
-    robots), so it is learnt from the usual step of the first messages, which are `period` apart. Until then,
-    elapsed time is the difference of the times of reception, rounded to whole periods.
+    robots), so it is learnt from the first messages. Until then, elapsed time is the difference of the times of
+    reception, rounded to whole periods.
 
     Args:
         period: s between two messages of the sender.
@@ -40,13 +40,13 @@ class TickClock:
             raise ValueError(f"period and longest_gap must be above zero, got {period!r} and {longest_gap!r}")
         self._period = period
         self._longest_gap = longest_gap
+        self._unit = TickUnit(period)
         self.reset()
 
     def reset(self) -> None:
         """Forget everything, the unit included."""
         self._last: tuple[int, int] | None = None
-        self._steps: list[int] = []
-        self._unit: float | None = None
+        self._unit.restart()
 
     def advance(self, tick: int, received_ns: int) -> tuple[TickEvent, float]:
         """Event and elapsed s since the last message; elapsed is above zero for STEP and 0 for the rest.
@@ -71,9 +71,7 @@ class TickClock:
         return TickEvent.STEP, elapsed
 
     def _elapsed(self, step: int, received: float) -> float:
-        if self._unit is None:
-            self._steps.append(step)
-            if len(self._steps) < _CALIBRATION_MESSAGES:
-                return self._period * max(1, round(received / self._period))
-            self._unit = self._period / median(self._steps)
-        return step * self._unit
+        self._unit.learn(step, received)
+        if not self._unit.unit:
+            return self._period * max(1, round(received / self._period))
+        return step * self._unit.unit

@@ -40,6 +40,7 @@ REASONS = {
     "unknown mode": re.compile(r"unknown mode"),
     "permit future": re.compile(r"permit comes .* from the future"),
     "permit order": re.compile(r"permit out of order"),
+    "permit ahead": re.compile(r"permit ahead of order"),
     "two permits": re.compile(r"two permits"),
     "permit stale": re.compile(r"permit stale"),
     "permit jump": re.compile(r"permit jumped"),

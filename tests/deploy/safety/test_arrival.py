@@ -45,6 +45,23 @@ def test_steady_delay_that_begins_is_seen_whatever_the_unit(step):
     assert watch.lag_ns == pytest.approx(30 * MS, rel=0.05)
 
 
+@pytest.mark.parametrize("seen", [2, 3])
+def test_a_start_that_misses_states_does_not_make_the_rest_late(seen):
+    watch = ArrivalWatch(0.002)
+    # Busy with starting, the reader finds only every second or third state.
+    tick, ns = feed(watch, 60, step=2 * seen, period_ns=2 * seen * MS)
+    tick, ns = feed(watch, 500, tick, ns)
+    assert watch.lag_ns == 0
+    feed(watch, 50, tick, ns, delay_ns=30 * MS)
+    assert watch.lag_ns == pytest.approx(30 * MS, rel=0.05)
+
+
+def test_states_of_another_rate_for_good_are_late():
+    watch = ArrivalWatch(0.002)
+    feed(watch, 2000, period_ns=3 * MS)
+    assert watch.lag_ns > 40 * MS
+
+
 def test_lost_states_are_no_lag():
     watch = ArrivalWatch(0.002)
     tick, ns = feed(watch, 500)

@@ -156,7 +156,7 @@ def test_bridge_that_ends_is_followed_down_not_opposed(rig, spec, mode):
         pair.request("WALK")
         pair.run(0.5)
     pair.stopping = True
-    seq, gate = 10**6, rig.gate
+    seq, gate = rig.permit.seq, rig.gate
     for _ in range(round(7.0 * 500)):
         settling = mode is Mode.WALK and not gate.stand_reached
         own = Mode.READY if gate.phase is GatePhase.TRACKING or settling else Mode.SIT

@@ -22,6 +22,23 @@ def test_unit_is_learnt(step):
     assert clock.advance(tick + 3 * step, now + 50_000_000) == (TickEvent.STEP, pytest.approx(0.006))
 
 
+def test_a_start_that_misses_messages_does_not_falsify_the_unit():
+    clock = TickClock(PERIOD, 0.1)
+    for k in range(60):
+        clock.advance(4 * k, 4_000_000 * k)
+    for k in range(120, 200):
+        clock.advance(2 * k, 2_000_000 * k)
+    assert clock.advance(400, 400_000_000) == (TickEvent.STEP, pytest.approx(PERIOD))
+
+
+def test_a_sender_that_is_slow_for_good_is_believed():
+    """A simulator on a busy computer takes 3 ms for what it calls 2."""
+    clock = TickClock(PERIOD, 0.1)
+    for k in range(2000):
+        clock.advance(2 * k, 3_000_000 * k)
+    assert clock.advance(4000, 6_000_000_000) == (TickEvent.STEP, pytest.approx(PERIOD))
+
+
 def test_before_the_unit_is_known_reception_counts():
     clock = TickClock(PERIOD, 0.1)
     assert clock.advance(7, 0) == (TickEvent.FIRST, 0.0)
