@@ -95,6 +95,7 @@ class SafetyLimits:
     estimate_timeout: float
     estimate_std: float
     observation_timeout: float
+    output_timeout: float
     height: float
     height_duration: float
     joint_velocity: float

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Run the tests: first on all cores, then one by one those whose whole graph runs in real time (`alone`).
+# Run the tests: first on all cores, then those of single ROS nodes beside each other (`bench`), then one by one those
+# whose whole graph runs in real time (`alone`).
 # Arguments go to pytest:  scripts/test.sh tests/deploy -k gate          NFPO_SLOW=1 adds what takes minutes.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -8,18 +9,20 @@ chosen="${NFPO_SLOW:+slow or not slow}"
 chosen="${chosen:-not slow}"
 NOTHING_CHOSEN=5
 
+failed=0
+nothing=$NOTHING_CHOSEN
+
 run() {
   status=0
   scripts/run python -m pytest "$@" || status=$?
+  # A choice may lie wholly in one of the parts.
+  [ "$status" -eq $NOTHING_CHOSEN ] && return
+  nothing=0
+  [ "$status" -eq 0 ] || failed=$status
 }
 
 # One more than there are cores: many tests wait for processes of their own.
-run -n "$(($(nproc) + 1))" --dist loadfile -m "($chosen) and not alone" "$@"
-first=$status
+run -n "$(($(nproc) + 1))" --dist loadfile -m "($chosen) and not alone and not bench" "$@"
+run -n 3 --dist loadfile -m "($chosen) and bench" "$@"
 run -m "($chosen) and alone" "$@"
-# A choice may lie wholly in one of the two parts.
-if [ "$first" -eq $NOTHING_CHOSEN ]; then
-  exit "$status"
-fi
-[ "$status" -ne $NOTHING_CHOSEN ] || status=0
-exit $((first > status ? first : status))
+exit $((failed ? failed : nothing))

@@ -42,12 +42,19 @@ ALONE = (
     "preflight/test_against_robot_sim.py", "preflight/test_over_a_cable.py", "preflight/test_wiggle_end_to_end.py",
 )  # fmt: skip
 
+BENCH = tuple(
+    f"ros/test_{name}.py"
+    for name in ("conversions", "drive", "graph", "operator", "policy_log", "state_wire", "supervisor", "web")
+)
+"""Of these: a node or none, which may run beside another one."""
+
 
 def pytest_collection_modifyitems(items):
     """Mark what must have the computer for itself, and runs in real time: a computer that stops spoils it."""
     for item in items:
         if any(item.path.is_relative_to(TESTS / place) for place in ALONE):
-            item.add_marker(pytest.mark.alone)
+            beside = any(item.path == TESTS / place for place in BENCH)
+            item.add_marker(pytest.mark.bench if beside else pytest.mark.alone)
             again = [ComputerStoodStillError.__name__, StackWasLateError.__name__]
             item.add_marker(pytest.mark.flaky(reruns=2, only_rerun=again))
 
@@ -64,7 +71,7 @@ def pytest_runtest_call(item):
 
 def told_apart(item, when):
     """A failure on a computer that stood still or was late is told apart from others, and the test run again."""
-    if item.get_closest_marker("alone") is None:
+    if not any(item.get_closest_marker(name) for name in ("alone", "bench")):
         return (yield)
     watch = HaltWatch.of(item.config)
     begin_ns = time.monotonic_ns()
@@ -78,9 +85,13 @@ def told_apart(item, when):
         raise
 
 
+def pytest_sessionfinish(session):
+    HaltWatch.close(session.config)
+
+
 def pytest_terminal_summary(terminalreporter, config):
     """Nobody shall have to guess that the stack was late, because the test passed in the end."""
-    late = HaltWatch.close(config)
+    late = HaltWatch.late_tests(config)
     if late:
         terminalreporter.section("tried again, because the stack was late")
         for test, said in late.items():

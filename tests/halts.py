@@ -58,14 +58,19 @@ class HaltWatch:
         return config.stash[cls.KEY]
 
     @classmethod
-    def close(cls, config: pytest.Config) -> dict[str, str]:
-        """End the session's watch, if there is one; returns its `late`."""
+    def close(cls, config: pytest.Config) -> None:
+        """End the session's watch, if there is one."""
         watch = config.stash.get(cls.KEY, None)
         if watch is not None:
             for process in watch._watchers:
                 process.terminate()
                 process.wait(10)
             watch._folder.cleanup()
+
+    @classmethod
+    def late_tests(cls, config: pytest.Config) -> dict[str, str]:
+        """`late` of the session's watch."""
+        watch = config.stash.get(cls.KEY, None)
         return watch.late if watch is not None else {}
 
     def stood_still_ns(self, begin_ns: int) -> int:

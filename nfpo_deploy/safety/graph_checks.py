@@ -205,16 +205,15 @@ def inference(c: Context) -> Reading:
 
 def observation(c: Context) -> Reading:
     """For how long the policy has seen what it was not trained on."""
-    return _outside_training(c, c.seen.observation_bad_since, "observation")
+    return _outside_training(c, c.seen.observation_bad_since, "observation", c.spec.safety.observation_timeout)
 
 
 def policy_output(c: Context) -> Reading:
     """For how long the policy has answered what it never did in training."""
-    return _outside_training(c, c.seen.output_bad_since, "policy output")
+    return _outside_training(c, c.seen.output_bad_since, "policy output", c.spec.safety.output_timeout)
 
 
-def _outside_training(c: Context, since: int | None, what: str) -> Reading:
-    limit = c.spec.safety.observation_timeout
+def _outside_training(c: Context, since: int | None, what: str, limit: float) -> Reading:
     if since is None:
         return Reading(Level.OK, "inside the training range", 0.0, limit, "s")
     return above((c.now_ns - since) * 1e-9, limit, f"{what} outside training for", "s", 0.0)

@@ -140,14 +140,19 @@ def client():
 
 
 class RunningGraph:
-    """A supervised graph with its output; `hardware` lets the bridge take the simulated robot for a real one."""
+    """A supervised graph with its output.
 
-    def __init__(self, hardware=False, **arguments):
+    `hardware` lets the bridge take the simulated robot for a real one; `damping` is how long it damps before it ends.
+    """
+
+    def __init__(self, hardware=False, damping=0.5, **arguments):
         words = {"sim": "true", "domain_id": str(ROBOT_DOMAIN), "ros_domain_id": str(ROS_DOMAIN), **arguments}
         self.lines = []
         graph = build_graph("go2_walk", words)
         if hardware:
             graph.process("sdk_bridge").parameters["sdk_bridge"]["simulated"] = False
+        bridge = next(process for process in graph.processes if "sdk_bridge" in process.parameters)
+        bridge.parameters["sdk_bridge"]["stop_damping_s"] = damping
         self.supervisor = Supervisor(graph, lambda name, line: self.lines.append(f"[{name}] {line}"))
         self.supervisor.start()
         # The supervisor must be watched all the time, as it is by its command.
@@ -181,6 +186,8 @@ def start_graph(tmp_path):
 
     yield start
     for graph in started:
+        # What is left at the end of a test need not sit down first.
+        graph.supervisor.hurry()
         graph.stop()
 
 

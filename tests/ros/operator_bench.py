@@ -19,7 +19,9 @@ from std_srvs.srv import Trigger
 
 from nfpo_deploy.ros.node_base import command_qos
 
-ROBOT_DOMAIN, ROS_DOMAIN = 35, 135
+WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+ROBOT_DOMAIN, ROS_DOMAIN = 55 + WORKER, 155 + WORKER
+"""Benches run beside each other."""
 BUTTONS = "R1 L1 Start Select R2 L2 F1 F2 A B X Y Up Right Down Left".split()
 
 

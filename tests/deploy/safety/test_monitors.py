@@ -74,7 +74,7 @@ def after(duration, attribute, **changes):
     return provoke
 
 
-def policy_says(**changes):
+def policy_says(timeout, **changes):
     """What the policy reports with its commands, at half the rate of the ticks."""
 
     def provoke(dog, outside):
@@ -82,7 +82,7 @@ def policy_says(**changes):
         seq = dog.seq
         while dog.seq == seq:
             dog.tick()
-        dog.ticks(round(SAFETY.observation_timeout * 100) + (1 if outside else -1))
+        dog.ticks(round(timeout * 100) + (1 if outside else -1))
 
     return provoke
 
@@ -227,8 +227,8 @@ EDGES = {
         "estimate", {"lin_vel_std": np.array([0.1, SAFETY.estimate_std, 0.1])},
         {"lin_vel_std": np.array([0.1, SAFETY.estimate_std + 1e-3, 0.1])},
     ),
-    "observation": policy_says(observation_ok=False),
-    "policy_output": policy_says(output_ok=False),
+    "observation": policy_says(SAFETY.observation_timeout, observation_ok=False),
+    "policy_output": policy_says(SAFETY.output_timeout, output_ok=False),
     "operator": operator_pauses,
     "state_rate": lowstate_loss,
     "command_rate": command_loss,
