@@ -97,7 +97,7 @@ def test_frozen_robot_faults_with_its_reason(start_graph, client):
 
 @pytest.mark.parametrize("number", [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGTERM])
 def test_stopped_bridge_leaves_a_damped_robot(start_graph, client, record, number):
-    graph = start_graph(policy="none", record=str(record))
+    graph = start_graph(policy="none", record=str(record), damping=3.0)
     client.stand_up()
     graph.signal("sdk_bridge", number)
     # A bridge that ends was not asked to by the supervisor: for the graph that is a failure.

@@ -102,7 +102,7 @@ def test_robot_may_not_be_armed_without_its_guards(start_graph, client):
 )
 def test_healthy_robot_sits_down_when_everything_is_asked_to_end_at_once(start_graph, client, record, number):
     """As `ros2 launch` does on Ctrl-C, a closed terminal with SIGHUP and a shutdown with SIGTERM."""
-    graph = start_graph(policy="none", record=str(record), sim_options=FINE)
+    graph = start_graph(policy="none", record=str(record), sim_options=FINE, damping=3.0)
     client.stand_up()
     for process in graph.supervisor.graph.processes:
         if process.name != "robot_sim":
