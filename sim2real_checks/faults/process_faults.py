@@ -57,7 +57,8 @@ def after_loss(process: str) -> dict[Mode, Expect]:
         "sdk_bridge": in_modes(ACTIVE, Expect(React.DAMP, "guard", by=BY_GUARD)),
         "safety_watchdog": in_modes(ACTIVE, Expect(React.DAMP, "bridge", "permit_timeout", BY_GATE)),
         "policy_inference": {Mode.WALK: Expect(React.DAMP, "bridge", "command_timeout", BY_GATE)},
-        "state_estimator": {Mode.WALK: Expect(React.STAND, "watchdog", "estimate_timeout", BY_WATCHDOG)},
+        # The same 60 ms twice: of the estimate, and of the state that a joint command answers. Whoever is first acts.
+        "state_estimator": {Mode.WALK: Expect(React.STAND, "watchdog", "estimate_timeout", (*BY_WATCHDOG, *BY_GATE))},
         "operator": {Mode.WALK: Expect(React.STAND, "watchdog", "operator_abandon", BY_WATCHDOG)},
         ROBOT: in_modes(ACTIVE, Expect(React.DAMP, "bridge", "state_timeout", BY_GATE)),
     }
@@ -122,14 +123,16 @@ def _of_robot() -> Iterator[Fault]:
 def _of_two(first: str, second: str) -> Iterator[Fault]:
     strongest = next((name for name in STRONGEST if name in (first, second)), first)
     expect = {mode: one for mode, one in after_loss(strongest).items() if mode in UP}
+    watched = max(_observe(first), _observe(second))
     if {first, second} == {"guard", "guard_backup"}:
         expect = in_modes(UP, Expect(React.SIT, "watchdog", "guard_status_timeout", BY_WATCHDOG))
+        watched = GOES_DOWN_S
     for word, number in {"kill": "SIGKILL", "stop": "SIGSTOP"}.items():
         both = (_signal(first, number), _signal(second, number))
         dead = word == "kill"
         yield Fault(
             f"{word} {first} and {second}", "pair", both, _noticed(expect) if dead else expect, dead,
-            observe=_ended(first, second) if dead else max(_observe(first), _observe(second)),
+            observe=_ended(first, second) if dead else watched,
         )  # fmt: skip
 
 

@@ -60,14 +60,39 @@ def test_joint_command_carries_targets_gains_and_the_state_it_answers(make_runne
 
 def test_actions_are_clipped_before_they_reach_the_joints_and_the_memory(make_runner, tiny):
     manifest = tiny.manifest()
-    bias = np.where(np.arange(tiny.n) % 2, 100.0, -100.0)
+    bias = np.where(np.arange(tiny.n) % 2, 100.0, -3.0)
     runner = make_runner(bias=bias)
     command = runner.step(tiny.estimate(), WALK)
-    clipped = np.sign(bias) * 4.0
+    clipped = np.where(bias > 0.0, 4.0, -3.0)
+    assert runner.output_ok
     np.testing.assert_allclose(command.q, manifest.default_pose + manifest.action_scale * clipped, atol=1e-12)
     np.testing.assert_array_equal(runner.last_action, clipped)
     runner.step(tiny.estimate(), WALK)
     np.testing.assert_allclose(runner.last_observation[-tiny.n :], clipped * 0.25)
+
+
+def test_a_saturated_answer_is_told_and_not_followed(make_runner, tiny):
+    manifest = tiny.manifest()
+    # All actions grow with the forward velocity that is asked for: 2 at 0.5 m/s, 20 at 5 m/s, beyond the clip of 4.
+    weight = np.zeros((manifest.observation_size, tiny.n))
+    weight[2 * tiny.n] = 4.0
+    runner = make_runner(weight=weight)
+    followed = runner.step(tiny.estimate(), WALK)
+    np.testing.assert_allclose(followed.q, manifest.default_pose + manifest.action_scale * 2.0, atol=1e-6)
+    held = runner.step(tiny.estimate(tick=9), VelocityCommand(5.0, 0.0, 0.0))
+    assert not runner.output_ok
+    np.testing.assert_array_equal(held.q, followed.q)
+    assert (held.seq, held.state_tick) == (followed.seq + 1, 9), "it is a command like others, of this state"
+    np.testing.assert_array_equal(runner.last_action, np.full(tiny.n, 4.0))
+    again = runner.step(tiny.estimate(), VelocityCommand(-0.25, 0.0, 0.0))
+    assert runner.output_ok
+    np.testing.assert_allclose(again.q, manifest.default_pose - manifest.action_scale, atol=1e-6)
+
+
+def test_a_policy_that_is_saturated_from_the_start_holds_the_default_pose(make_runner, tiny):
+    runner = make_runner(bias=np.full(tiny.n, -100.0))
+    np.testing.assert_array_equal(runner.step(tiny.estimate(), WALK).q, tiny.manifest().default_pose)
+    assert not runner.output_ok
 
 
 def test_steps_count_ticks_since_the_policy_forgot_its_past(make_runner, tiny):
