@@ -17,9 +17,9 @@ from robots import RobotSpec
 RANGE_MARGIN = 0.25
 """An observation may exceed the training range by this part of its width before `observation_ok` turns false."""
 SATURATED_PART = 0.5
-"""Share of the joints whose action may lie beyond the clip of training. Beyond it, `output_ok` turns false and the answer
-is not followed: half of all joints driven to their farthest targets throw a robot over within the 50 ms that anybody
-needs to notice."""
+"""Share of the joints whose action may lie beyond the clip of training. Where it is more, `output_ok` turns false and
+the answer is not followed: half of all joints driven to their farthest targets throw a robot over within the 50 ms
+that anybody needs to notice."""
 
 
 class PolicyRunner:
