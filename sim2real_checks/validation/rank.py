@@ -16,7 +16,6 @@ from inspect import cleandoc
 from pathlib import Path
 
 import matplotlib
-import numpy as np
 import tyro
 from rich.console import Console
 from rich.progress import Progress
@@ -87,12 +86,12 @@ class Row:
 
 def rank_correlation(rows: Sequence[Row]) -> float:
     """Spearman's coefficient of scenarios held and episodes without a fall; NaN where either is constant."""
-    from scipy.stats import rankdata
+    from scipy.stats import spearmanr
 
-    held, alive = (rankdata([getattr(row, name) for row in rows], "average") for name in ("held", "no_fall_fraction"))
-    if len(rows) < 2 or np.ptp(held) == 0.0 or np.ptp(alive) == 0.0:
+    held, alive = [row.held for row in rows], [row.no_fall_fraction for row in rows]
+    if len(set(held)) < 2 or len(set(alive)) < 2:
         return float("nan")
-    return float(np.corrcoef(held, alive)[0, 1])
+    return float(spearmanr(held, alive).statistic)
 
 
 def rank(args: RankArgs) -> list[Row]:
