@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -60,6 +60,16 @@ def judge(scenario: Scenario, outcomes: Sequence[Outcome]) -> Verdict:
         if mean > limit:
             failures.append(f"{name} {mean:.3g} above {limit:g} {UNITS[name]}".rstrip())
     return Verdict(scenario, tuple(outcomes), tuple(failures))
+
+
+def judged(outcomes: Iterable[Outcome]) -> Iterator[Verdict]:
+    """Verdict of each scenario as soon as its last seed is there; a scenario's runs come one after the other."""
+    runs: list[Outcome] = []
+    for outcome in outcomes:
+        runs.append(outcome)
+        if len(runs) == outcome.scenario.seeds:
+            yield judge(outcome.scenario, runs)
+            runs = []
 
 
 def check_limits(scenarios: Sequence[Scenario]) -> None:

@@ -26,7 +26,7 @@ from robots.loader import load_robot
 from sim2real_checks.evaluate import Conditions, evaluate
 from sim2real_checks.evaluate_command import misses
 from sim2real_checks.validation.campaign import run_all
-from sim2real_checks.validation.judge import Outcome, check_limits, judge
+from sim2real_checks.validation.judge import check_limits, judged
 from sim2real_checks.validation.scenario import ScenarioSet, load_set
 
 matplotlib.use("Agg")
@@ -125,14 +125,8 @@ def _measure(path: Path, scenario_set: ScenarioSet, args: RankArgs) -> Row:
     spec = load_robot(scenario_set.robot)
     summary = evaluate(path, spec.name, args.episodes, Conditions(), FIRST_SEED, args.workers)["summary"]
     deciding = tuple(scenario for scenario in scenario_set.scenarios if scenario.required)
-    failures: list[str] = []
-    outcomes: list[Outcome] = []
-    for outcome in run_all(path, spec.name, deciding, 0, args.workers):
-        outcomes.append(outcome)
-        if len(outcomes) == outcome.scenario.seeds:
-            if not judge(outcome.scenario, outcomes).passed:
-                failures.append(outcome.scenario.name)
-            outcomes.clear()
+    verdicts = judged(run_all(path, spec.name, deciding, 0, args.workers))
+    failures = [verdict.scenario.name for verdict in verdicts if not verdict.passed]
     return Row(
         path.stem, len(deciding) - len(failures), len(deciding), tuple(misses(summary)),
         summary["no_fall_fraction"], summary["planar_error"], summary["wz_error"], tuple(failures),

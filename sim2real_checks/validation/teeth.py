@@ -14,7 +14,7 @@ from nfpo_deploy.policy.onnx_policy import OnnxPolicy
 from robots.loader import RobotSpec
 from sim2real_checks.validation.broken import Breakage, write_broken
 from sim2real_checks.validation.campaign import run_all
-from sim2real_checks.validation.judge import Outcome, judge
+from sim2real_checks.validation.judge import judged
 from sim2real_checks.validation.scenario import Scenario
 
 
@@ -63,13 +63,7 @@ def bite(
             OnnxPolicy.load(path, spec)
         except NfpoError as error:
             return Bite(breakage, True, "loading", str(error))
-        outcomes: list[Outcome] = []
-        for outcome in run_all(path, spec.name, scenarios, seed, workers, breakage.name):
-            outcomes.append(outcome)
-            if len(outcomes) < outcome.scenario.seeds:
-                continue
-            verdict = judge(outcome.scenario, outcomes)
+        for verdict in judged(run_all(path, spec.name, scenarios, seed, workers, breakage.name)):
             if not verdict.passed:
-                return Bite(breakage, True, outcome.scenario.name, "; ".join(verdict.failures))
-            outcomes.clear()
+                return Bite(breakage, True, verdict.scenario.name, "; ".join(verdict.failures))
     return Bite(breakage, False, "", "every scenario was passed")
