@@ -10,6 +10,8 @@ import contextlib
 import ctypes
 import os
 import resource
+import sys
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -25,6 +27,13 @@ LOADS = {
     "flight_recorder": 0.07, "guard_backup": 0.04, "guard": 0.04, "operator": 0.03,
 }  # fmt: skip
 """Cores that each process takes while the robot walks beside other work, `nfpo soak` on two x86_64 cores."""
+POLLING_THREADS = "dds.asyn."
+"""How Fast DDS 3 names its threads that send again, or later. While they have something to send and another thread
+holds the writer's lock they try it in a loop without a pause (`FlowControllerImpl::run`, Fast DDS 2.4 to 3.2). At the
+holder's priority on the holder's core, that one never runs again: the core is lost until the process is killed."""
+POLLING_PRIORITY = 1
+LONGEST_BURST_S = 1.0
+"""How long a real-time thread may run without ever waiting for anything. Ours run for some milliseconds."""
 APART = {"guard": "guard_backup", "guard_backup": "guard"}
 """Who never shares a core where there are several: what fills it must not stop both."""
 
@@ -35,15 +44,19 @@ def take_core(role: str) -> None:
         os.sched_setaffinity(0, {core_of(role, sorted(os.sched_getaffinity(0)))})
 
 
-def adopt_priority(lower_by: int = 0) -> str:
+def adopt_priority(lower_by: int = 0, endless: bool = False) -> str:
     """Put this process under SCHED_FIFO at the priority that the environment variable asks for, 0 or unset for none.
 
-    All its threads are raised, but those that dropped their priority themselves. Its memory is locked then, too. Call
-    it when the process has started: starting takes seconds of work, for which nobody that moves a robot may wait.
-    Asking without permission changes nothing.
+    All its threads are raised, but those that dropped their priority themselves, and not so high those that poll. Its
+    memory is locked then, too. Call it when the process has started: starting takes seconds of work, for which nobody
+    that moves a robot may wait. Asking without permission changes nothing.
+
+    Linux ends the process with SIGXCPU when one of its threads runs for `LONGEST_BURST_S` without waiting for anything:
+    nothing else could run on that core, and whoever watches this process knows what to do when it is dead.
 
     Args:
         lower_by: subtracted from the priority, which stays at least 1.
+        endless: whether a thread may run on without waiting, as a simulation does that cannot keep up.
 
     Returns:
         What was done, in words; empty when nothing was asked for.
@@ -62,19 +75,42 @@ def adopt_priority(lower_by: int = 0) -> str:
     while _raise_threads(priority):
         # Those that a thread has started meanwhile are as it was then.
         pass
+    if not endless:
+        _end_with_a_burst()
     locked = "memory locked" if lock_memory() else "memory not locked ('memlock' in /etc/security/limits.conf)"
     return f"real-time scheduling with priority {priority}, {locked}"
+
+
+def _end_with_a_burst() -> None:
+    soft, hard = round(LONGEST_BURST_S * 1e6), resource.getrlimit(resource.RLIMIT_RTTIME)[1]
+    resource.setrlimit(resource.RLIMIT_RTTIME, (soft if hard == resource.RLIM_INFINITY else min(soft, hard), hard))
 
 
 def _raise_threads(priority: int) -> int:
     """How many threads of this process were under the normal scheduler, and are not any more."""
     raised = 0
-    for thread in Path("/proc/self/task").iterdir():
+    for thread, wanted in _wanted_priorities(priority).items():
         with contextlib.suppress(ProcessLookupError):  # it has ended meanwhile
-            if os.sched_getscheduler(int(thread.name)) == os.SCHED_OTHER:
-                os.sched_setscheduler(int(thread.name), os.SCHED_FIFO, os.sched_param(priority))
+            if wanted and os.sched_getscheduler(thread) == os.SCHED_OTHER:
+                os.sched_setscheduler(thread, os.SCHED_FIFO, os.sched_param(wanted))
                 raised += 1
     return raised
+
+
+def _wanted_priorities(priority: int) -> dict[int, int]:
+    """Priority of each thread by its number; 0 for one that has to stay under the normal scheduler."""
+    names: dict[int, str] = {}
+    for thread in Path("/proc/self/task").iterdir():
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            names[int(thread.name)] = (thread / "comm").read_text().strip()
+    polling = {thread for thread, name in names.items() if name.startswith(POLLING_THREADS)}
+    wanted = dict.fromkeys(names, priority)
+    wanted.update(dict.fromkeys(polling, POLLING_PRIORITY if priority > POLLING_PRIORITY else 0))
+    if not polling and "rclpy" in sys.modules:
+        # Fast DDS 2 names none: one that polls is among those of which neither Python nor a name tells what they are.
+        known = {thread.native_id for thread in threading.enumerate()}
+        wanted.update({thread: 0 for thread in names if names[thread] == names[os.getpid()] and thread not in known})
+    return wanted
 
 
 def lock_memory() -> bool:

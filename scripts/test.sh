@@ -9,12 +9,16 @@ chosen="${NFPO_SLOW:+slow or not slow}"
 chosen="${chosen:-not slow}"
 NOTHING_CHOSEN=5
 
+# A test that hangs inside a library hears no signal, so pytest-timeout cannot end it: say where, and end the part.
+hang=()
+[ -n "${NFPO_SLOW:-}" ] || hang=(-o faulthandler_timeout=600 -o faulthandler_exit_on_timeout=true)
+
 failed=0
 nothing=$NOTHING_CHOSEN
 
 run() {
   status=0
-  scripts/run python -m pytest "$@" || status=$?
+  scripts/run python -m pytest "${hang[@]}" "$@" || status=$?
   # A choice may lie wholly in one of the parts.
   [ "$status" -eq $NOTHING_CHOSEN ] && return
   nothing=0

@@ -111,7 +111,7 @@ def main(argv: list[str] | None = None) -> int:
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: sim.stop())
         # Above everything that controls it: a real robot never waits for its controller's computer.
-        adopt_priority(lower_by=-3)
+        adopt_priority(lower_by=-3, endless=True)
         try:
             summary = sim.run()
         except NfpoError as error:

@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
 from nfpo_deploy.graph import build_graph
-from nfpo_deploy.realtime import CAP_IPC_LOCK, LOADS, SPREAD_VARIABLE, VARIABLE, core_of, has_capability
+from nfpo_deploy.realtime import (
+    CAP_IPC_LOCK,
+    LOADS,
+    LONGEST_BURST_S,
+    SPREAD_VARIABLE,
+    VARIABLE,
+    core_of,
+    has_capability,
+)
 
 
 @pytest.mark.parametrize("cores", [[0], [0, 1], [3, 5], [0, 1, 2, 3]])
@@ -113,3 +123,118 @@ def test_all_threads_are_raised_but_those_that_do_slow_work():
     found = {name: (int(policy), int(priority)) for name, policy, priority in map(str.split, output.splitlines())}
     raised = (os.SCHED_FIFO, 11)
     assert found == {"MainThread": raised, "nap": raised, "slow_work": (os.SCHED_BATCH, 0), "later": raised}
+
+
+THREADS = """
+import ctypes, os, sys, threading, time, types
+from pathlib import Path
+from nfpo_deploy.realtime import adopt_priority
+
+libc = ctypes.CDLL(None)
+
+def nap(name):
+    if name:
+        libc.prctl(15, name.encode())  # PR_SET_NAME
+    time.sleep(60.0)
+
+names = [name for name in sys.argv[1].split(",") if name]
+for name in ["", *names]:
+    threading.Thread(target=nap, args=(name,), daemon=True).start()
+libc.pthread_create(ctypes.byref(ctypes.c_ulong()), None, libc.sleep, 60)  # a library's, without a name
+if sys.argv[2] == "ros":
+    sys.modules["rclpy"] = types.ModuleType("rclpy")
+time.sleep(0.2)
+adopt_priority()
+ours = {thread.native_id for thread in threading.enumerate()}
+for path in Path("/proc/self/task").iterdir():
+    thread, name = int(path.name), (path / "comm").read_text().strip()
+    kind = name if name in names else "ours" if thread in ours else "foreign"
+    print(kind, os.sched_getparam(thread).sched_priority)
+"""
+
+
+def priorities_with(names, loaded, priority) -> dict[str, set[int]]:
+    environment = {**os.environ, VARIABLE: str(priority)}
+    words = [sys.executable, "-c", THREADS, ",".join(names), loaded]
+    output = subprocess.run(words, env=environment, capture_output=True, text=True, check=True).stdout
+    found: dict[str, set[int]] = {}
+    for kind, number in map(str.split, output.splitlines()):
+        found.setdefault(kind, set()).add(int(number))
+    return found
+
+
+FAST_DDS_3 = ("dds.asyn.0.0", "dds.asyn.0.1", "dds.ev.0")
+
+
+@pytest.mark.skipif(not may_have_priority(), reason="needs permission for real-time scheduling")
+@pytest.mark.parametrize(
+    ("names", "loaded", "priority", "expected"),
+    [
+        (FAST_DDS_3, "ros", 10, {"ours": 10, "foreign": 10, "dds.ev.0": 10, "dds.asyn.0.0": 1, "dds.asyn.0.1": 1}),
+        (FAST_DDS_3, "ros", 1, {"ours": 1, "foreign": 1, "dds.ev.0": 1, "dds.asyn.0.0": 0, "dds.asyn.0.1": 0}),
+        (("recvUC",), "ros", 10, {"ours": 10, "foreign": 0, "recvUC": 10}),
+        (("recvUC",), "none", 10, {"ours": 10, "foreign": 10, "recvUC": 10}),
+    ],
+    ids=["Fast DDS 3", "lowest priority", "Fast DDS 2 names no thread", "no ROS"],
+)
+def test_a_thread_that_polls_never_has_the_priority_of_whom_it_waits_for(names, loaded, priority, expected):
+    assert priorities_with(names, loaded, priority) == {name: {number} for name, number in expected.items()}
+
+
+NODE = """
+import os, rclpy
+from pathlib import Path
+from nfpo_deploy.realtime import adopt_priority
+rclpy.init()
+node = rclpy.create_node("priorities")
+adopt_priority()
+for path in Path("/proc/self/task").iterdir():
+    print((path / "comm").read_text().strip(), os.sched_getparam(int(path.name)).sched_priority)
+"""
+
+
+@pytest.mark.skipif(not may_have_priority(), reason="needs permission for real-time scheduling")
+def test_the_middleware_calls_its_polling_threads_what_they_are_expected_to_be_called():
+    pytest.importorskip("rclpy", reason="ROS 2 is not installed")
+    environment = {**os.environ, VARIABLE: "10", "ROS_DOMAIN_ID": "126"}
+    words = [sys.executable, "-c", NODE]
+    output = subprocess.run(words, env=environment, capture_output=True, text=True, check=True).stdout
+    threads = [line.rsplit(" ", 1) for line in output.splitlines()]
+    polling = [int(number) for name, number in threads if name.startswith("dds.asyn.")]
+    others = [int(number) for name, number in threads if not name.startswith("dds.asyn.")]
+    assert polling and set(polling) == {1} and len(others) > 5 and set(others) == {10}
+
+
+BURST = """
+import os, sys, threading, time
+from nfpo_deploy.realtime import adopt_priority
+adopt_priority(endless=sys.argv[2] == "endless")
+
+def run(pause):
+    end = time.monotonic() + 2.0
+    while time.monotonic() < end:
+        if pause:
+            time.sleep(0.001)
+
+thread = threading.Thread(target=run, args=(sys.argv[1] == "pauses",))
+thread.start()
+thread.join()
+"""
+
+
+@pytest.mark.skipif(not may_have_priority(), reason="needs permission for real-time scheduling")
+@pytest.mark.parametrize(
+    ("how", "kind", "priority", "expected"),
+    [
+        ("never waits", "bounded", 10, -signal.SIGXCPU),
+        ("pauses", "bounded", 10, 0),
+        ("never waits", "endless", 10, 0),
+        ("never waits", "bounded", 0, 0),
+    ],
+)
+def test_a_thread_that_never_waits_ends_its_process_and_frees_its_core(how, kind, priority, expected):
+    environment = {**os.environ, VARIABLE: str(priority)}
+    begin = time.monotonic()
+    ended = subprocess.run([sys.executable, "-c", BURST, how, kind], env=environment)
+    assert ended.returncode == expected
+    assert expected == 0 or time.monotonic() - begin < 2.0 * LONGEST_BURST_S
