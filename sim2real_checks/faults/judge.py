@@ -68,9 +68,14 @@ class Result:
         return bool(self.problems)
 
     @property
+    def target_ms(self) -> float | None:
+        """`reaction_ms`, but None where the launcher asked the bridge to end before its target's own part acted."""
+        return self.reaction_ms if self.detector != "bridge" or self.target == "shutdown" else None
+
+    @property
     def late(self) -> bool:
         """Whether the reaction came later than its target."""
-        return self.limit_ms is not None and self.reaction_ms is not None and self.reaction_ms > self.limit_ms
+        return self.limit_ms is not None and self.target_ms is not None and self.target_ms > self.limit_ms
 
 
 def new_result(case: Case, spec: RobotSpec) -> Result:
@@ -185,7 +190,7 @@ def judge_targets(results: Sequence[Result]) -> list[TargetResult]:
     """Percentiles of the reaction times of each target; the 99th is never below a measured one."""
     judged = []
     for name, limit in TARGETS.items():
-        times = [r.reaction_ms for r in results if r.target == name and r.reaction_ms is not None]
+        times = [r.target_ms for r in results if r.target == name and r.target_ms is not None]
         values = np.array(times, dtype=np.float64)
         p99 = float(np.percentile(values, 99, method="higher")) if len(values) else math.nan
         judged.append(

@@ -160,6 +160,15 @@ def test_the_99th_percentile_is_never_below_a_measured_time():
     assert bridge.p99 == 5.0 and bridge.met and bridge.worst == 20.0
 
 
+def test_who_was_asked_to_end_before_it_acted_does_not_make_its_target_faster():
+    own, asked = result_with(5.0), replace(result_with(-45.0), detector="bridge")
+    (bridge,) = [t for t in judge_targets([own, asked]) if t.name == "bridge"]
+    assert (bridge.count, bridge.median) == (1, 5.0)
+    ended = replace(result_with(90.0, "shutdown"), detector="bridge")
+    (shutdown,) = [t for t in judge_targets([ended]) if t.name == "shutdown"]
+    assert (shutdown.count, shutdown.median) == (1, 90.0)
+
+
 def test_an_empty_campaign_fails():
     assert verdict([]) == ["nothing was run"]
 
