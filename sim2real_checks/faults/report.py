@@ -86,7 +86,7 @@ def _reaction_figure(results: Sequence[Result]) -> str:
     """One line for each fault with its runs as dots; the limit as a mark."""
     groups: dict[tuple[str, str], list[Result]] = defaultdict(list)
     for result in results:
-        if result.target and result.reaction_ms is not None:
+        if result.target and result.target_ms is not None:
             groups[result.target, result.fault].append(result)
     if not groups:
         return html.paragraph("No run with a limit.", "note")
