@@ -70,7 +70,8 @@ class Motion:
     final_tilt: float
     """rad."""
     final_joint_speed: float
-    """Largest joint speed in the last `END_S`, rad/s."""
+    """Largest joint speed in the last `END_S` before the motors were released, or of the record, rad/s. Afterwards a leg
+    that damping had held up may still fall to the ground."""
     final_stiffness: float
     """Sum of the stiffness of the command in force at the end, N·m/rad."""
     gap_max: float
@@ -171,7 +172,9 @@ def measure_motion(
         raise MeasureError("the simulator's record ends before the fault")
     speed = np.abs(columns["qvel"][:, 6:])
     before = speed[int(np.searchsorted(wall, fault_ns - BEFORE_S * 1e9)) : after]
-    end = int(np.searchsorted(wall, wall[-1] - END_S * 1e9))
+    driven = np.flatnonzero((columns["command_kp"] + columns["command_kd"]).any(axis=1))
+    last = int(driven[-1]) if len(driven) and driven[-1] >= after else len(wall) - 1
+    end = int(np.searchsorted(wall, wall[last] - END_S * 1e9))
     joint = int(speed[after:].max(axis=0).argmax())
     w, x, y, z = columns["qpos"][-1, 3:7]
     settled_ns = (reaction_ns or wall[-1]) + round(2 * spec.safety.damp_ramp * 1e9)
@@ -183,7 +186,7 @@ def measure_motion(
         foot_force=float(columns["foot_force"][after:].max()),
         final_height=float(columns["qpos"][-1, 2]),
         final_tilt=float(np.arccos(np.clip(1.0 - 2.0 * (x * x + y * y), -1.0, 1.0))),
-        final_joint_speed=float(speed[end:].max()),
+        final_joint_speed=float(speed[end : last + 1].max()),
         final_stiffness=float(columns["command_kp"][-1].sum()),
         gap_max=longest_gap(commands.ns, fault_ns, min(settled_ns, int(wall[-1]))),
         stiff_gap_max=_longest_stiff_gap(commands, fault_ns, int(wall[-1])),

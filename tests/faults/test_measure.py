@@ -133,6 +133,16 @@ def test_motion_by_hand(hand_made, spec):
     assert motion.gap_max == pytest.approx(0.002)
 
 
+@pytest.mark.parametrize(("moves_at_ms", "expected"), [(1650, 2.3), (1750, 0.0), (1200, 0.0)])
+def test_rest_is_looked_for_while_the_motors_still_damp(hand_made, spec, moves_at_ms, expected):
+    hand_made.damp(FAULT_MS + 10)
+    hand_made.kd[hand_made.row(1700) :] = 0.0
+    hand_made.joint_speed[hand_made.row(moves_at_ms), 6] = 2.3
+    columns = hand_made.columns()
+    motion = measure_motion(columns, lowcmds_of(columns), hand_made.ns(FAULT_MS), hand_made.ns(FAULT_MS + 12), spec)
+    assert motion.final_joint_speed == expected and motion.peak_speed == 2.3
+
+
 def test_silence_is_measured_as_long_as_it_lasts(hand_made, spec):
     hand_made.silent(FAULT_MS + 1, 2000.0)
     columns = hand_made.columns()
