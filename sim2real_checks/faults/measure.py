@@ -70,8 +70,8 @@ class Motion:
     final_tilt: float
     """rad."""
     final_joint_speed: float
-    """Largest joint speed in the last `END_S` before the motors were released, or of the record, rad/s. After that a leg
-    which damping had held up may still fall to the ground."""
+    """Largest joint speed in the last `END_S` before the motors were released, or of the record, rad/s. After
+    that a leg which damping had held up may still fall to the ground."""
     final_stiffness: float
     """Sum of the stiffness of the command in force at the end, N·m/rad."""
     gap_max: float
