@@ -121,8 +121,7 @@ def _of_robot() -> Iterator[Fault]:
 
 
 def _of_two(first: str, second: str) -> Iterator[Fault]:
-    strongest = next((name for name in STRONGEST if name in (first, second)), first)
-    expect = {mode: one for mode, one in after_loss(strongest).items() if mode in UP}
+    expect = {mode: _first_consequence((first, second), mode) for mode in UP}
     watched = max(_observe(first), _observe(second))
     if {first, second} == {"guard", "guard_backup"}:
         expect = in_modes(UP, Expect(React.SIT, "watchdog", "guard_status_timeout", BY_WATCHDOG))
@@ -134,6 +133,13 @@ def _of_two(first: str, second: str) -> Iterator[Fault]:
             f"{word} {first} and {second}", "pair", both, _noticed(expect) if dead else expect, dead,
             observe=_ended(first, second) if dead else watched,
         )  # fmt: skip
+
+
+def _first_consequence(lost: Sequence[str], mode: Mode) -> Expect:
+    ranked = sorted(lost, key=lambda name: STRONGEST.index(name) if name in STRONGEST else len(STRONGEST))
+    expected = [after_loss(name)[mode] for name in ranked]
+    # Whose loss matters first while walking may not matter at all while standing.
+    return next((one for one in expected if one.reaction is not React.NONE), expected[0])
 
 
 def _ended(*dead: str) -> float:

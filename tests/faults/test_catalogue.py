@@ -99,6 +99,7 @@ def test_expectations_name_what_exists(catalogue, spec):
         ("kill guard and sdk_bridge", Mode.READY, "guard", 0.0),
         ("stop safety_watchdog", Mode.SIT, "bridge", "permit_timeout"),
         ("kill safety_watchdog and policy_inference", Mode.WALK, "bridge", "command_timeout"),
+        ("stop safety_watchdog and policy_inference", Mode.READY, "bridge", "permit_timeout"),
         ("stop state_estimator", Mode.WALK, "watchdog", "estimate_timeout"),
         ("lowstate frozen", Mode.WALK, "bridge", "state_timeout"),
         ("foreign controller", Mode.READY, "bridge", 0.0),
