@@ -156,7 +156,11 @@ def resolve_policy(value: str, spec: RobotSpec) -> Path:
     """
     named = Path(value).name == value and not value.endswith(".onnx")
     path = spec.folder / "policies" / value / "policy.onnx" if named else Path(value).expanduser().absolute()
-    if not path.is_file():
+    try:
+        there = path.is_file()
+    except OSError as error:
+        raise PolicyError(f"no policy {value[:80]!r}: {error.strerror}") from error
+    if not there:
         found = sorted(p.parent.name for p in (spec.folder / "policies").glob("*/policy.onnx"))
         raise PolicyError(
             f"no policy at {path}; policies of {spec.name}: {', '.join(found) or 'none'}; "

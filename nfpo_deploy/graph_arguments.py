@@ -10,6 +10,9 @@ from nfpo_deploy.errors import GraphError
 from nfpo_deploy.realtime import DEFAULT_PRIORITY
 from robots.loader import available_robots
 
+MAX_WORD = 4096
+"""Longest `name:=value`, as long as a path may be on Linux."""
+
 
 @dataclass(frozen=True)
 class Argument:
@@ -60,12 +63,14 @@ def parse_arguments(graph: str, words: Sequence[str]) -> dict[str, str]:
     """Turn `name:=value` words into a mapping.
 
     Raises:
-        GraphError: unknown graph, a word of another form, an unknown or repeated name.
+        GraphError: unknown graph, a word of another form or too long, an unknown or repeated name.
     """
     if graph not in GRAPHS:
         raise GraphError(f"unknown graph {graph!r}; known: {', '.join(GRAPHS)}")
     values: dict[str, str] = {}
     for word in words:
+        if len(word) > MAX_WORD:
+            raise GraphError(f"an argument of {len(word)} characters, {MAX_WORD} at most: {word[:80]!r}...")
         name, separator, value = word.partition(":=")
         if not separator or not name:
             raise GraphError(f"expected <name>:=<value>, got {word!r}")

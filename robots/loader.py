@@ -218,7 +218,7 @@ def load_robot_file(path: Path) -> RobotSpec:
         return _build(data, path, hashlib.sha256(raw).hexdigest())
     except KeyError as error:
         raise RobotSpecError(f"{path}: missing entry {error.args[0]!r}") from error
-    except (IndexError, TypeError, ValueError) as error:
+    except (IndexError, OverflowError, TypeError, ValueError) as error:
         raise RobotSpecError(f"{path}: {error}") from error
 
 

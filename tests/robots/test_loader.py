@@ -270,6 +270,12 @@ def test_a_missing_file_is_named(tmp_path):
         load_robot_file(tmp_path / "nowhere" / "robot.yaml")
 
 
+def test_a_number_that_no_float_holds_is_refused_with_the_file(load):
+    text = re.sub(r"(?m)^(\s*state_timeout:) [\d.]+", r"\1 1" + "0" * 400, GO2.read_text())
+    with pytest.raises(RobotSpecError, match=r"robot\.yaml: int too large"):
+        load(text=text)
+
+
 @pytest.mark.parametrize(
     "text", ["joints: [", "a: b: c", "\tname: go2", "'unclosed", "name: !!python/object:os.system x"]
 )

@@ -52,11 +52,13 @@ def test_refuses_unknown_robots_policies_and_middleware(tmp_path):
         build(policy="gallop")
     with pytest.raises(PolicyError, match="no policy at /nowhere/p.onnx"):
         resolve_policy("/nowhere/p.onnx", load_robot("go2"))
+    with pytest.raises(PolicyError, match="File name too long"):
+        resolve_policy("x" * 1000, load_robot("go2"))
     with pytest.raises(GraphError, match="second Cyclone DDS"):
         build_graph("go2_walk", SIM, environment={"RMW_IMPLEMENTATION": "rmw_cyclonedds_cpp"})
 
 
-@pytest.mark.parametrize("words", [["sim"], [":=true"], ["sim:=true", "sim:=false"]])
+@pytest.mark.parametrize("words", [["sim"], [":=true"], ["sim:=true", "sim:=false"], ["policy:=" + "x" * 5000]])
 def test_refuses_malformed_words(words):
     with pytest.raises(GraphError):
         parse_arguments("go2_walk", words)
