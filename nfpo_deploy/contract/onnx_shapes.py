@@ -12,6 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 Shape = tuple[int, ...]
 
 
@@ -151,7 +153,7 @@ def _constant(node: Node) -> tuple[list[Tensor], int]:
         made = Tensor((), (value,))
     elif name == "value_ints" and isinstance(value, list):
         made = Tensor((len(value),), tuple(value))
-    elif name in ("value_float", "value_floats"):
+    elif name in ("value_float", "value_floats") and isinstance(value, np.ndarray):
         made = Tensor(() if name == "value_float" else (len(value),))
     else:
         raise ShapeError(f"{name!r} is not accepted")
