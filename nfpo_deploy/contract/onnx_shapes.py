@@ -92,6 +92,13 @@ def _same(node: Node) -> tuple[list[Tensor], int]:
     return [Tensor(node.input(0).shape)] * node.num_outputs, 0
 
 
+def _layer_normalization(node: Node) -> tuple[list[Tensor], int]:
+    for index in range(len(node.inputs)):
+        # ONNX allows a last one without a name, and ONNX Runtime 1.32 crashes on it.
+        node.input(index)
+    return _same(node)
+
+
 def _broadcast_shapes(*shapes: Shape) -> Shape:
     rank = max(len(shape) for shape in shapes)
     padded = [(1,) * (rank - len(shape)) + shape for shape in shapes]
@@ -232,7 +239,7 @@ def _reduce(node: Node) -> tuple[list[Tensor], int]:
 
 
 _SAME = """Abs Atan BatchNormalization Cast Ceil Celu Clip Cos Dropout Elu Erf Exp Floor Gelu HardSigmoid HardSwish
-Identity LayerNormalization LeakyRelu Log LogSoftmax Mish Neg Not Reciprocal Relu Round Selu Sigmoid Sign Sin Slice
+Identity LeakyRelu Log LogSoftmax Mish Neg Not Reciprocal Relu Round Selu Sigmoid Sign Sin Slice
 Softmax Softplus Softsign Split Sqrt Tan Tanh""".split()
 _BROADCAST = """Add And Div Equal Greater GreaterOrEqual Less LessOrEqual Max Mean Min Mul Or PRelu Pow Sub Sum Where
 Xor""".split()
@@ -247,6 +254,7 @@ RULES: dict[str, Rule] = {
     "Flatten": _flatten,
     "Gather": _gather,
     "Gemm": _gemm,
+    "LayerNormalization": _layer_normalization,
     "MatMul": _matmul,
     "Reshape": _reshape,
     "Shape": _shape_of,

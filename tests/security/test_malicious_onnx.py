@@ -223,6 +223,7 @@ def body(name="body"):
         (helper.make_node("Elu", ["nowhere"], ["x"]), "reads 'nowhere', which nothing before it makes"),
         (helper.make_node("Elu", ["obs"], ["obs"]), "makes 'obs', which is there already"),
         (helper.make_node("Constant", [], ["x"], value_string="text"), "'value_string' is not accepted"),
+        (helper.make_node("LayerNormalization", ["obs", "obs", ""], ["x"]), "LayerNormalization .*input 2 is missing"),
         (helper.make_node("Constant", [], ["x"], value_floats=7), "'value_floats' is not accepted"),
         (helper.make_node("Constant", [], ["x"], value_strings=["a", "b"]), "strings: only dense tensors"),
     ],
