@@ -91,26 +91,25 @@ def _raise_threads(priority: int) -> int:
     raised = 0
     for thread, wanted in _wanted_priorities(priority).items():
         with contextlib.suppress(ProcessLookupError):  # it has ended meanwhile
-            if wanted and os.sched_getscheduler(thread) == os.SCHED_OTHER:
+            if os.sched_getscheduler(thread) == os.SCHED_OTHER:
                 os.sched_setscheduler(thread, os.SCHED_FIFO, os.sched_param(wanted))
                 raised += 1
     return raised
 
 
 def _wanted_priorities(priority: int) -> dict[int, int]:
-    """Priority of each thread by its number; 0 for one that has to stay under the normal scheduler."""
+    """Priority of each thread by its number, without those that have to stay under the normal scheduler."""
     names: dict[int, str] = {}
     for thread in Path("/proc/self/task").iterdir():
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):
             names[int(thread.name)] = (thread / "comm").read_text().strip()
     polling = {thread for thread, name in names.items() if name.startswith(POLLING_THREADS)}
-    wanted = dict.fromkeys(names, priority)
-    wanted.update(dict.fromkeys(polling, POLLING_PRIORITY if priority > POLLING_PRIORITY else 0))
+    left = polling if priority <= POLLING_PRIORITY else set()
     if not polling and "rclpy" in sys.modules:
         # Fast DDS 2 names none: one that polls is among those of which neither Python nor a name tells what they are.
         known = {thread.native_id for thread in threading.enumerate()}
-        wanted.update({thread: 0 for thread in names if names[thread] == names[os.getpid()] and thread not in known})
-    return wanted
+        left = {thread for thread, name in names.items() if name == names[os.getpid()] and thread not in known}
+    return {thread: POLLING_PRIORITY if thread in polling else priority for thread in names if thread not in left}
 
 
 def lock_memory() -> bool:
